@@ -1,0 +1,356 @@
+"""Checkpoints that are complete, verified, or not used at all.
+
+Orbax writes the arrays; it does not notice a flipped bit when it reads them
+back. So each checkpoint ends with a manifest, written last, that holds the
+SHA-256 of every file: a directory without one was interrupted and does not
+count, and one whose files do not match is set aside and never loaded.
+
+    directory/
+      step_00000100/
+        arrays/        what Orbax wrote
+        manifest.json  step, meta, leaves {path: dtype[shape]}, files {path: hash}
+
+Saving is synchronous: when `save` returns, the checkpoint is complete.
+"""
+
+from collections.abc import Iterator, Mapping
+import concurrent.futures
+import hashlib
+import json
+import os
+import re
+from typing import Any, NamedTuple
+import warnings
+
+from etils import epath
+import jax
+from jax.experimental import multihost_utils
+from orbax.checkpoint import v1 as ocp
+
+from alignjax.types import InputError
+
+_STEP = re.compile(r'step_(\d{8,})')
+_MANIFEST = 'manifest.json'
+_CHUNK = 1 << 22  # Bytes hashed at a time: bounds memory, not speed.
+_HASH_THREADS = 8  # hashlib frees the GIL, and shards are many files.
+
+
+class Restored(NamedTuple):
+  """A state as it was when it was saved."""
+
+  state: Any
+  step: int
+  meta: dict[str, Any]
+
+
+def save(
+    directory: str | os.PathLike[str],
+    step: int,
+    state: Any,
+    meta: Mapping[str, Any] | None = None,
+    *,
+    keep: int | None = 2,
+) -> None:
+  """Writes one checkpoint, then deletes all but the newest `keep`.
+
+  Nothing complete is deleted before the new manifest is written. With several
+  processes every one must call; the first writes the manifest.
+
+  Args:
+    directory: the run's checkpoint folder; made if absent.
+    step: steps taken so far, above every step that is already saved there.
+    state: pytree of arrays, sharded or not, typed PRNG keys included.
+    meta: what JSON can hold, such as a hash of the config.
+    keep: checkpoints to keep, at least 1; None keeps all.
+
+  Raises:
+    InputError: a step that is not newer, or a leaf or meta that cannot be
+      saved.
+  """
+  root = _absolute(directory)
+  if keep is not None and keep < 1:
+    raise InputError(
+        f'keep={keep} would delete the checkpoint just written; use 1 or more,'
+        ' or None to keep all.'
+    )
+  newest = latest_step(root)
+  if step < 0 or (newest is not None and step <= newest):
+    raise InputError(
+        f'step={step} cannot be saved in {root}: the newest checkpoint there is'
+        f' of step {newest} and steps only grow; use another directory.'
+    )
+  leaves = _describe(state)
+  meta = _as_json(dict(meta or {}))
+  path = root / f'step_{step:08d}'
+  if _is_first_process() and path.exists():
+    path.rmtree()  # An interrupted save: it has no manifest.
+  _wait_for_all(f'{path} is clear')
+  ocp.save(path / 'arrays', state)
+  if _is_first_process():
+    body = {'step': step, 'meta': meta, 'leaves': leaves, 'files': _hash(path)}
+    _write_manifest(path, body)
+    _prune(root, step, keep)
+  _wait_for_all(f'{path} is complete')
+
+
+def latest_step(directory: str | os.PathLike[str]) -> int | None:
+  """The newest step whose save was completed, or None. Reads no arrays."""
+  return max(_complete(_absolute(directory)), default=None)
+
+
+def restore(
+    directory: str | os.PathLike[str],
+    like: Any,
+    step: int | None = None,
+) -> Restored:
+  """Loads the newest checkpoint that is intact, bit for bit as saved.
+
+  A checkpoint whose files differ from its manifest is renamed to `.bad` with a
+  warning, and the one before it is used. Nothing is cast: a checkpoint of
+  another dtype, shape or tree is an error.
+
+  Args:
+    directory: the folder given to `save`.
+    like: pytree of `jax.ShapeDtypeStruct` with shardings, or of arrays. It need
+      not be sharded as the saved state was. A leaf without a sharding goes to
+      the first device.
+    step: the one step to load; a damaged one is then an error.
+
+  Returns:
+    The state, on the devices that `like` names; its step; its meta.
+
+  Raises:
+    InputError: no intact checkpoint, or one that does not fit `like`.
+  """
+  root = _absolute(directory)
+  path = _newest_intact(root, step)
+  body = _read_manifest(path)
+  _check_fits(path, body['leaves'], _describe(like))
+  state = ocp.load(path / 'arrays', jax.tree.map(_abstract, like))
+  return Restored(state, body['step'], body['meta'])
+
+
+def _absolute(directory: str | os.PathLike[str]) -> epath.Path:
+  """Orbax takes absolute paths only; `gs://...` is one already."""
+  name = os.fspath(directory)
+  return epath.Path(name if '://' in name else os.path.abspath(name))
+
+
+def _complete(root: epath.Path) -> dict[int, epath.Path]:
+  """{step: folder} of the checkpoints that have a manifest."""
+  if not root.exists():
+    return {}
+  found = {
+      int(match[1]): path
+      for path in root.iterdir()
+      if (match := _STEP.fullmatch(path.name))
+  }
+  return {s: p for s, p in found.items() if (p / _MANIFEST).exists()}
+
+
+def _newest_intact(root: epath.Path, step: int | None) -> epath.Path:
+  """The folder to load, the same on every process; sets bad ones aside."""
+  chosen, error = -1, ''
+  if _is_first_process():  # One process decides: the others might race it.
+    try:
+      chosen = _choose(root, step)
+    except InputError as e:
+      error = str(e)
+  if jax.process_count() > 1:
+    chosen = int(multihost_utils.broadcast_one_to_all(chosen))
+  if chosen < 0:
+    raise InputError(error or f'{root}: the first process found no checkpoint.')
+  return root / f'step_{chosen:08d}'
+
+
+def _choose(root: epath.Path, step: int | None) -> int:
+  """The newest intact step, or `step` itself; renames what is damaged."""
+  found = _complete(root)
+  if step is not None:
+    if step not in found:
+      raise InputError(
+          f'{root} has no checkpoint of step {step}; it has {sorted(found)}.'
+      )
+    if problem := _find_damage(found[step]):
+      raise InputError(
+          f'{found[step]}: {problem}; it cannot be trusted. Restore another'
+          f' step of {sorted(found)}.'
+      )
+    return step
+  for candidate in sorted(found, reverse=True):
+    problem = _find_damage(found[candidate])
+    if problem is None:
+      return candidate
+    aside = _set_aside(found[candidate])
+    warnings.warn(
+        f'{found[candidate]}: {problem}; set aside as {aside.name}, using the'
+        ' checkpoint before it.',
+        stacklevel=4,
+    )
+  raise InputError(
+      f'{root} holds no intact checkpoint; start without restoring, or name'
+      ' another directory.'
+  )
+
+
+def _find_damage(path: epath.Path) -> str | None:
+  """How the files differ from the manifest, or None when they do not."""
+  try:
+    expected = _read_manifest(path)['files']
+  except InputError as e:
+    return str(e)
+  actual = _hash(path)
+  for name in sorted(expected.keys() | actual.keys()):
+    if name not in actual:
+      return f'{name} is missing'
+    if name not in expected:
+      return f'{name} is not in its manifest'
+    if actual[name] != expected[name]:
+      return f'{name} does not have the checksum it was saved with'
+  return None
+
+
+def _set_aside(path: epath.Path) -> epath.Path:
+  """Renames to a free `.bad` name, so that no later run meets it again."""
+  aside = path.parent / f'{path.name}.bad'
+  count = 1
+  while aside.exists():
+    count += 1
+    aside = path.parent / f'{path.name}.bad{count}'
+  return path.rename(aside)
+
+
+def _hash(path: epath.Path) -> dict[str, str]:
+  """{path within: SHA-256} of every file but the manifest."""
+  files = sorted(_files(path / 'arrays'))
+  with concurrent.futures.ThreadPoolExecutor(_HASH_THREADS) as pool:
+    digests = list(pool.map(_digest, files))
+  return {
+      file.relative_to(path).as_posix(): digest
+      for file, digest in zip(files, digests)
+  }
+
+
+def _files(folder: epath.Path) -> Iterator[epath.Path]:
+  """Every file below `folder`."""
+  if not folder.exists():
+    return
+  for path in folder.iterdir():
+    if path.is_dir():
+      yield from _files(path)
+    else:
+      yield path
+
+
+def _digest(file: epath.Path) -> str:
+  """SHA-256 of a file, in hex."""
+  digest = hashlib.sha256()
+  with file.open('rb') as f:
+    while chunk := f.read(_CHUNK):
+      digest.update(chunk)
+  return digest.hexdigest()
+
+
+def _write_manifest(path: epath.Path, body: dict[str, Any]) -> None:
+  """Writes beside and renames, so that a manifest is whole or absent."""
+  partial = path / f'{_MANIFEST}.partial'
+  partial.write_text(
+      json.dumps({'body': body, 'sha256': _json_digest(body)}, indent=1)
+  )
+  partial.rename(path / _MANIFEST)
+
+
+def _read_manifest(path: epath.Path) -> dict[str, Any]:
+  """The manifest's body, if it still has the checksum beside it."""
+  try:
+    manifest = json.loads((path / _MANIFEST).read_bytes())
+    body, digest = manifest['body'], manifest['sha256']
+  except (ValueError, KeyError, TypeError) as e:
+    raise InputError(f'{_MANIFEST} is not readable ({e})') from e
+  if _json_digest(body) != digest:
+    raise InputError(f'{_MANIFEST} does not have its own checksum')
+  return body
+
+
+def _json_digest(body: Any) -> str:
+  """SHA-256 of the one text that JSON has for a value with sorted keys."""
+  return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _prune(root: epath.Path, step: int, keep: int | None) -> None:
+  """Deletes interrupted saves, and complete ones beyond the newest `keep`."""
+  complete = _complete(root)
+  for path in root.iterdir():
+    match = _STEP.fullmatch(path.name)
+    if match and int(match[1]) not in complete and int(match[1]) < step:
+      path.rmtree()
+  for old in sorted(complete)[: -keep if keep else 0]:
+    # Without its manifest it stops counting, even if this is interrupted.
+    (complete[old] / _MANIFEST).unlink()
+    complete[old].rmtree()
+
+
+def _describe(tree: Any) -> dict[str, str]:
+  """{path of a leaf: its dtype and shape}, such as {'.step': 'int32[]'}."""
+  leaves = {}
+  for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+    name = jax.tree_util.keystr(path)
+    if not hasattr(leaf, 'shape') or not hasattr(leaf, 'dtype'):
+      raise InputError(
+          f'the state{name} is of type {type(leaf).__name__}; a checkpoint'
+          ' holds arrays only: make it an array or move it to meta.'
+      )
+    leaves[name] = f'{leaf.dtype}{list(leaf.shape)}'
+  return leaves
+
+
+def _check_fits(
+    path: epath.Path, saved: dict[str, str], wanted: dict[str, str]
+) -> None:
+  """Raises if a leaf differs, or if one side has a leaf too many."""
+  differing = [
+      name
+      for name in sorted(saved.keys() | wanted.keys())
+      if saved.get(name) != wanted.get(name)
+  ]
+  if differing:
+    name = differing[0]
+    more = f' (and {len(differing) - 1} more)' if len(differing) > 1 else ''
+    raise InputError(
+        f'{path}: leaf {name}{more} is {saved.get(name, "absent")} in the'
+        f' checkpoint and {wanted.get(name, "absent")} in the state to restore;'
+        ' build the state with the config that was saved.'
+    )
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+  """What Orbax needs to know of a leaf; the first device where none is said."""
+  sharding = getattr(leaf, 'sharding', None)
+  if sharding is None:
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _as_json(meta: dict[str, Any]) -> dict[str, Any]:
+  """`meta` itself, if JSON gives it back unchanged."""
+  try:
+    back = json.loads(json.dumps(meta, allow_nan=False))
+  except (TypeError, ValueError) as e:
+    raise InputError(f'meta cannot be written as JSON: {e}.') from e
+  if back != meta:
+    raise InputError(
+        f'meta={meta} would come back from JSON as {back}; use string keys,'
+        ' lists and plain numbers.'
+    )
+  return back
+
+
+def _is_first_process() -> bool:
+  """Whether this process is the one that renames, deletes and decides."""
+  return jax.process_index() == 0
+
+
+def _wait_for_all(what: str) -> None:
+  """Returns when every process has called this with the same words."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(what)

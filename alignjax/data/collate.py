@@ -1,0 +1,111 @@
+"""Rows of one batch become arrays, padded and masked.
+
+Masks are made here, from lengths, so a pad id may be any id, EOS and 0
+included. A batch of fewer rows than `batch_size` is filled up with rows of
+weight 0. A filler row bears no loss and has one real token, a pad, so that no
+softmax is ever taken over nothing.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from alignjax import types
+from alignjax.data import tokenize
+
+
+def collate_demonstrations(
+    rows: Sequence[tokenize.TokenizedResponse],
+    *,
+    batch_size: int,
+    length: int,
+    pad_id: int = 0,
+) -> types.TokenBatch:
+  """Rows padded on the right to [batch_size, length].
+
+    prompt 5 6, response 7 2:   tokens          5 6 7 2 0 0
+                                attention_mask  1 1 1 1 . .
+                                loss_mask       . . 1 1 . .
+  """
+  tokens, attention_mask, loss_mask = _blank(batch_size, length, pad_id)
+  for i, row in enumerate(rows):
+    end = len(row.tokens)
+    tokens[i, :end] = row.tokens
+    attention_mask[i, :end] = True
+    loss_mask[i, row.prompt_length : end] = True
+  attention_mask[len(rows):, 0] = True
+  return types.TokenBatch(
+      tokens=tokens,
+      attention_mask=attention_mask,
+      loss_mask=loss_mask,
+      weight=_weight(len(rows), batch_size),
+  )
+
+
+def collate_preferences(
+    rows: Sequence[tokenize.TokenizedPair],
+    *,
+    batch_size: int,
+    length: int,
+    pad_id: int = 0,
+) -> types.PreferenceBatch:
+  """Pairs padded on the right to [batch_size, 2, length], chosen first."""
+  sides = [
+      collate_demonstrations(
+          side, batch_size=batch_size, length=length, pad_id=pad_id
+      )
+      for side in ([row.chosen for row in rows], [row.rejected for row in rows])
+  ]
+  return types.PreferenceBatch(
+      tokens=np.stack([side.tokens for side in sides], axis=1),
+      attention_mask=np.stack([s.attention_mask for s in sides], axis=1),
+      loss_mask=np.stack([side.loss_mask for side in sides], axis=1),
+      weight=sides[0].weight,
+  )
+
+
+def collate_prompts(
+    rows: Sequence[tokenize.TokenizedPrompt],
+    *,
+    batch_size: int,
+    length: int,
+    pad_id: int = 0,
+    num_samples: int = 1,
+    first_sample_id: int = 0,
+) -> types.PromptBatch:
+  """Prompts padded on the left to [batch_size, length].
+
+    prompts 5 6 and 7:   tokens  0 5 6    attention_mask  . 1 1
+                                 0 0 7                    . . 1
+  """
+  tokens, attention_mask, _ = _blank(batch_size, length, pad_id)
+  prompt_id = np.zeros(batch_size, np.int32)
+  for i, row in enumerate(rows):
+    group = slice(i * num_samples, (i + 1) * num_samples)
+    tokens[group, length - len(row.tokens):] = row.tokens
+    attention_mask[group, length - len(row.tokens):] = True
+    prompt_id[group] = row.prompt_id
+  num_real = len(rows) * num_samples
+  attention_mask[num_real:, -1] = True
+  sample_id = first_sample_id + np.arange(batch_size) % num_samples
+  return types.PromptBatch(
+      tokens=tokens,
+      attention_mask=attention_mask,
+      prompt_id=prompt_id,
+      sample_id=sample_id.astype(np.int32),
+      weight=_weight(num_real, batch_size),
+  )
+
+
+def _blank(
+    batch_size: int, length: int, pad_id: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Tokens that are all padding, and two masks that hold nothing."""
+  shape = (batch_size, length)
+  return np.full(shape, pad_id, np.int32), np.zeros(shape, bool), np.zeros(
+      shape, bool
+  )
+
+
+def _weight(num_real: int, batch_size: int) -> np.ndarray:
+  return (np.arange(batch_size) < num_real).astype(np.float32)

@@ -1,0 +1,255 @@
+"""What a model says of tokens, from its hidden states, by chunks of time.
+
+Logits are [B, T, V], the largest array of a training step by far. They are made
+here for `chunk_size` columns at a time, reduced at once, and made again in the
+backward pass, so that no array of that size is ever held.
+
+This is also the only place that shifts. `hidden[:, t - 1]` predicts
+`tokens[:, t]`, and whatever comes out is filed under the token it speaks of:
+
+    column       0        1         2         3
+    tokens       a        b         c         d
+    hidden       h(a)     h(ab)     h(abc)    unused
+    logprobs     0        p(b|a)    p(c|ab)   p(d|abc)       log of each
+"""
+
+from collections.abc import Callable
+
+import chex
+import jax
+import jax.numpy as jnp
+
+
+def token_logprobs(
+    hidden: jax.Array,
+    unembedding: jax.Array,
+    tokens: jax.Array,
+    *,
+    chunk_size: int | None = None,
+    temperature: float = 1.0,
+    start: int = 0,
+) -> jax.Array:
+  """Log-probability of each token, given the tokens before it.
+
+    log p(y_t | y_<t) = z_t[y_t] − log Σ_v exp z_t[v],  z_t = W h_{t−1} / τ
+
+  The matmul runs in the dtype of `hidden`, accumulates in float32, and the
+  softmax is float32.
+
+  Args:
+    hidden: [B, T, D] final hidden states.
+    unembedding: [V, D] one row per token of the vocabulary.
+    tokens: [B, T] token ids, int32.
+    chunk_size: columns whose logits exist at one time; all when None. It need
+      not divide T. It changes memory and speed, not the result.
+    temperature: τ > 0; what the response was sampled with.
+    start: first column that is wanted, known at trace time. Nothing before it
+      is unembedded.
+
+  Returns:
+    [B, T] float32, in nats, at most 0. Column 0 and the columns before `start`
+    are 0.
+
+  Raises:
+    AssertionError: if the shapes do not fit together, or `tokens` are not ints.
+  """
+  _check_states(hidden, unembedding)
+  chex.assert_shape(tokens, hidden.shape[:2])
+  chex.assert_type(tokens, int)
+  first = _first(start, hidden)
+
+  def chunk_logprobs(states, targets):
+    logits = _logits(states, unembedding, temperature)
+    # A masked sum, where a gather would do: it splits over a vocabulary that
+    # is sharded, and its gradient needs no scatter.
+    is_target = targets[..., None] == jnp.arange(unembedding.shape[0])
+    target_logits = jnp.sum(logits, axis=-1, where=is_target)
+    return target_logits - jax.nn.logsumexp(logits, axis=-1)
+
+  return _by_chunks(
+      chunk_logprobs, (hidden[:, first - 1:-1], tokens[:, first:]), chunk_size,
+      first)
+
+
+def token_log_normalizers(
+    hidden: jax.Array,
+    unembedding: jax.Array,
+    *,
+    chunk_size: int | None = None,
+    temperature: float = 1.0,
+    start: int = 0,
+) -> jax.Array:
+  """Log-normalizer of the softmax that each token was drawn from.
+
+    log Z_t = log Σ_v exp z_t[v],  z_t = W h_{t−1} / τ
+
+  It is what `losses.z_loss` holds near 0.
+
+  Args:
+    hidden: [B, T, D] final hidden states.
+    unembedding: [V, D] one row per token of the vocabulary.
+    chunk_size: columns whose logits exist at one time; all when None.
+    temperature: τ > 0; what the response was sampled with.
+    start: first column that is wanted, known at trace time.
+
+  Returns:
+    [B, T] float32, in nats: the target's logit less its log-probability.
+    Column 0 and the columns before `start` are 0.
+
+  Raises:
+    AssertionError: if the shapes do not fit together.
+  """
+  _check_states(hidden, unembedding)
+  first = _first(start, hidden)
+
+  def chunk_log_normalizers(states):
+    logits = _logits(states, unembedding, temperature)
+    return jax.nn.logsumexp(logits, axis=-1)
+
+  return _by_chunks(
+      chunk_log_normalizers, (hidden[:, first - 1:-1],), chunk_size, first)
+
+
+def token_entropy(
+    hidden: jax.Array,
+    unembedding: jax.Array,
+    *,
+    chunk_size: int | None = None,
+    temperature: float = 1.0,
+    start: int = 0,
+) -> jax.Array:
+  """Entropy of the distribution that each token was drawn from.
+
+    H_t = −Σ_v p(v | y_<t) log p(v | y_<t)
+
+  Args:
+    hidden: [B, T, D] final hidden states.
+    unembedding: [V, D] one row per token of the vocabulary.
+    chunk_size: columns whose logits exist at one time; all when None.
+    temperature: τ > 0; what the response was sampled with.
+    start: first column that is wanted, known at trace time.
+
+  Returns:
+    [B, T] float32, in nats, in [0, log V]. Column 0 and the columns before
+    `start` are 0.
+
+  Raises:
+    AssertionError: if the shapes do not fit together.
+  """
+  _check_states(hidden, unembedding)
+  first = _first(start, hidden)
+
+  def chunk_entropy(states):
+    logprobs = jax.nn.log_softmax(_logits(states, unembedding, temperature))
+    return -jnp.sum(jnp.exp(logprobs) * logprobs, axis=-1)
+
+  return _by_chunks(
+      chunk_entropy, (hidden[:, first - 1:-1],), chunk_size, first)
+
+
+def exact_kl(
+    hidden: jax.Array,
+    unembedding: jax.Array,
+    ref_hidden: jax.Array,
+    ref_unembedding: jax.Array,
+    *,
+    chunk_size: int | None = None,
+    temperature: float = 1.0,
+    start: int = 0,
+) -> jax.Array:
+  """KL over the vocabulary, where each token was drawn.
+
+    KL_t = Σ_v π(v | y_<t) log(π(v | y_<t) / π_ref(v | y_<t))
+
+  Nothing is estimated: the k1, k2 and k3 estimators of `losses.kl` need one
+  sampled token only and are noisy; this needs both distributions.
+
+  Args:
+    hidden: [B, T, D] the policy's final hidden states.
+    unembedding: [V, D] the policy's.
+    ref_hidden: [B, T, D′] the reference's; the widths may differ. No gradient
+      flows through it.
+    ref_unembedding: [V, D′] the reference's. No gradient either.
+    chunk_size: columns whose logits exist at one time; all when None.
+    temperature: τ > 0; divides the logits of both.
+    start: first column that is wanted, known at trace time.
+
+  Returns:
+    [B, T] float32, in nats, 0 at π = π_ref and never below 0 but for rounding.
+    Column 0 and the columns before `start` are 0.
+
+  Raises:
+    AssertionError: if the shapes do not fit together.
+  """
+  _check_states(hidden, unembedding)
+  _check_states(ref_hidden, ref_unembedding)
+  chex.assert_equal_shape_prefix((hidden, ref_hidden), 2)
+  chex.assert_equal_shape_prefix((unembedding, ref_unembedding), 1)
+  ref_hidden, ref_unembedding = jax.lax.stop_gradient(
+      (ref_hidden, ref_unembedding))
+  first = _first(start, hidden)
+
+  def chunk_kl(states, ref_states):
+    logprobs = jax.nn.log_softmax(_logits(states, unembedding, temperature))
+    ref_logprobs = jax.nn.log_softmax(
+        _logits(ref_states, ref_unembedding, temperature))
+    return jnp.sum(jnp.exp(logprobs) * (logprobs - ref_logprobs), axis=-1)
+
+  return _by_chunks(
+      chunk_kl, (hidden[:, first - 1:-1], ref_hidden[:, first - 1:-1]),
+      chunk_size, first)
+
+
+def _first(start: int, hidden: jax.Array) -> int:
+  """The first column that has both a wish and a predecessor; at most T."""
+  return min(max(start, 1), hidden.shape[1])
+
+
+def _logits(
+    states: jax.Array, unembedding: jax.Array, temperature: float
+) -> jax.Array:
+  """[B, C, V] float32 logits of the given columns."""
+  chex.assert_scalar_positive(temperature)
+  # The cast is inside the chunk, so that over the chunks the gradient of a
+  # float32 unembedding is summed in float32, whatever the matmul runs in.
+  logits = jnp.einsum(
+      'btd,vd->btv', states, unembedding.astype(states.dtype),
+      preferred_element_type=jnp.float32)
+  return logits / temperature
+
+
+def _by_chunks(
+    chunk_fn: Callable[..., jax.Array],
+    inputs: tuple[jax.Array, ...],
+    chunk_size: int | None,
+    first: int,
+) -> jax.Array:
+  """Maps [B, C, ...] to [B, C] along time; prepends `first` zero columns."""
+  batch, length = inputs[0].shape[:2]
+  if chunk_size is not None:
+    chex.assert_scalar_positive(chunk_size)
+  if chunk_size is None or chunk_size >= length:
+    # The loss is what comes next: recomputing one chunk would save nothing.
+    out = chunk_fn(*inputs)
+  else:
+    num_chunks = -(-length // chunk_size)
+
+    def split(x):
+      width = [(0, 0)] * x.ndim
+      width[1] = (0, num_chunks * chunk_size - length)
+      x = jnp.pad(x, width)
+      x = x.reshape(batch, num_chunks, chunk_size, *x.shape[2:])
+      return jnp.moveaxis(x, 1, 0)
+
+    out = jax.lax.map(
+        lambda chunk: jax.checkpoint(chunk_fn)(*chunk),
+        tuple(split(x) for x in inputs))
+    out = jnp.moveaxis(out, 0, 1).reshape(batch, -1)[:, :length]
+  return jnp.pad(out, ((0, 0), (first, 0)))
+
+
+def _check_states(hidden: jax.Array, unembedding: jax.Array) -> None:
+  """Float hidden states [B, T, D] and a float unembedding [V, D]."""
+  chex.assert_rank((hidden, unembedding), (3, 2))
+  chex.assert_equal(hidden.shape[-1], unembedding.shape[-1])
+  chex.assert_type((hidden, unembedding), float)

@@ -1,0 +1,100 @@
+"""Who sees whom, rotary positions, and grouped-query attention."""
+
+import jax
+import jax.numpy as jnp
+
+# Large and finite: a row that may see nothing gets uniform weights, not NaN.
+_NEVER = -1e30
+
+
+def visible(
+    attention_mask: jax.Array,
+    segments: jax.Array | None = None,
+    branches: jax.Array | None = None,
+) -> jax.Array:
+  """Which token may attend to which: one rule for padding, packing, branches.
+
+  Token t sees token s if s ≤ t, s is real, both are of one segment, and s is
+  of the trunk (branch 0) or of t's own branch:
+
+      tokens      p p a a b b      a prompt with two responses
+      branches    0 0 1 1 2 2
+      b sees      ✓ ✓ . . ✓ ✓      the prompt and itself
+
+  Args:
+    attention_mask: [B, T] bool, real tokens.
+    segments: [B, T] int, the packed document each token is of; None is one.
+    branches: [B, T] int, 0 for a shared prompt, 1, 2 ... for its responses.
+
+  Returns:
+    [B, T, T] bool, `[:, t, s]` is true if t sees s. Lower triangular.
+  """
+  length = attention_mask.shape[1]
+  seen = jnp.tril(jnp.ones((length, length), bool)) & attention_mask[:, None]
+  if segments is not None:
+    seen &= segments[:, :, None] == segments[:, None]
+  if branches is not None:
+    seen &= (branches[:, None] == 0) | (
+        branches[:, :, None] == branches[:, None])
+  return seen
+
+
+def count_positions(attention_mask: jax.Array) -> jax.Array:
+  """[B, T] int32 position of each real token: 0 at the first, left pad or not.
+
+      attention_mask  0 0 1 1 1        positions  0 0 0 1 2
+  """
+  return jnp.maximum(jnp.cumsum(attention_mask.astype(jnp.int32), axis=1) - 1,
+                     0)
+
+
+def rotate(x: jax.Array, positions: jax.Array, *, theta: float) -> jax.Array:
+  """Rotary position embedding, the rotate-half form of Llama checkpoints.
+
+    (x₁, x₂) ↦ (x₁ cos φ − x₂ sin φ, x₂ cos φ + x₁ sin φ),
+    φ = position · θ^(−2i/head_dim), x₁ and x₂ the halves of head_dim
+
+  Su et al. (2021), https://arxiv.org/abs/2104.09864, with the pairing of
+  dimensions i and i + head_dim/2 instead of 2i and 2i + 1.
+
+  Args:
+    x: [B, T, heads, head_dim] queries or keys.
+    positions: [B, T] int.
+    theta: base of the wavelengths.
+
+  Returns:
+    [B, T, heads, head_dim] as x; the dot product of a rotated query and key
+    depends on the difference of their positions only.
+  """
+  half = x.shape[-1] // 2
+  frequency = theta ** -(jnp.arange(half, dtype=jnp.float32) / half)
+  angle = positions[..., None, None].astype(jnp.float32) * frequency
+  cos, sin = jnp.cos(angle), jnp.sin(angle)
+  left, right = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+  return jnp.concatenate(
+      [left * cos - right * sin, right * cos + left * sin], -1).astype(x.dtype)
+
+
+def attend(
+    query: jax.Array, key: jax.Array, value: jax.Array, seen: jax.Array
+) -> jax.Array:
+  """Grouped-query attention with a float32 softmax.
+
+  Args:
+    query: [B, T, H, head_dim].
+    key: [B, S, K, head_dim], K divides H; head h reads K-head h // (H / K).
+    value: [B, S, K, head_dim].
+    seen: [B, T, S] bool.
+
+  Returns:
+    [B, T, H, head_dim] as query. Columns that `seen` hides change nothing.
+  """
+  batch, length, heads, head_dim = query.shape
+  groups = heads // key.shape[2]
+  query = query.reshape(batch, length, -1, groups, head_dim)
+  scores = jnp.einsum('btkgd,bskd->bkgts', query, key,
+                      preferred_element_type=jnp.float32)
+  scores = jnp.where(seen[:, None, None], scores * head_dim**-0.5, _NEVER)
+  weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
+  mixed = jnp.einsum('bkgts,bskd->btkgd', weights, value)
+  return mixed.reshape(batch, length, heads, head_dim)

@@ -1,0 +1,40 @@
+"""The key-value cache: what decoding remembers of the tokens before."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from alignjax.models.config import ModelConfig
+
+
+class LayerCache(NamedTuple):
+  """One layer's keys and values, or all layers' with a leading [L]."""
+
+  keys: jax.Array    # [B, S, K, head_dim], rotated.
+  values: jax.Array  # [B, S, K, head_dim]
+
+
+# By layer name, as the parameters: layers_0 ... or one stacked `layers`.
+Cache = dict[str, LayerCache]
+
+
+def make_cache(config: ModelConfig, batch_size: int, length: int) -> Cache:
+  """An empty cache for `batch_size` rows of `length` columns."""
+  shape = (batch_size, length, config.num_kv_heads, config.head_dim)
+  empty = lambda *lead: LayerCache(
+      jnp.zeros((*lead, *shape), config.dtype),
+      jnp.zeros((*lead, *shape), config.dtype))
+  if config.scan_layers:
+    return {'layers': empty(config.num_layers)}
+  return {f'layers_{i}': empty() for i in range(config.num_layers)}
+
+
+def write(
+    cache: LayerCache, keys: jax.Array, values: jax.Array, column: jax.Array
+) -> LayerCache:
+  """Puts [B, T, K, head_dim] keys and values at columns `column` onwards."""
+  at = (0, column, 0, 0)
+  return LayerCache(
+      jax.lax.dynamic_update_slice(cache.keys, keys, at),
+      jax.lax.dynamic_update_slice(cache.values, values, at))

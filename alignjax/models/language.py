@@ -1,0 +1,136 @@
+"""Models as bundles of pure functions of their parameters.
+
+`CausalLM` gives hidden states, the unembedding and decoding; `ScalarModel`
+puts one number on every token and serves as reward model and value function.
+Both are frozen and hashable, so that they can be closed over by jitted code.
+"""
+
+import dataclasses
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from alignjax.models import attention
+from alignjax.models.cache import Cache
+from alignjax.models.config import ModelConfig
+from alignjax.models.transformer import Transformer
+
+Params = chex.ArrayTree
+
+
+@dataclasses.dataclass(frozen=True)
+class CausalLM:
+  """A decoder of `config` as pure functions; parameters come first."""
+
+  config: ModelConfig
+
+  def _init(self, key):
+    tokens = jnp.zeros((1, 1), jnp.int32)
+    variables = Transformer(self.config).init(
+        key, tokens, tokens, jnp.ones((1, 1, 1), bool))
+    return variables['params']
+
+  def init(self, key: jax.Array) -> Params:
+    """Random parameters, float32; the tree is `ModelConfig`'s."""
+    return nn.unbox(self._init(key))
+
+  def axes(self) -> Params:
+    """The parameters' tree with each leaf's logical axis names."""
+    boxed = jax.eval_shape(self._init, jax.random.key(0))
+    return nn.get_partition_spec(boxed)
+
+  def hidden(
+      self, params: Params, tokens: jax.Array, attention_mask: jax.Array, *,
+      segments: jax.Array | None = None, branches: jax.Array | None = None,
+      positions: jax.Array | None = None,
+  ) -> jax.Array:
+    """[B, T, D] hidden states of whole rows: the training forward.
+
+    Args:
+      params: as `init` gives them.
+      tokens: [B, T] int32.
+      attention_mask: [B, T] bool; padding may stand on either side.
+      segments: [B, T] int, packed documents; see `attention.visible`.
+      branches: [B, T] int, responses that share a prompt; the same.
+      positions: [B, T] int; by default real tokens are counted from 0.
+
+    Returns:
+      [B, T, D]; column t depends on real tokens of columns ≤ t only.
+    """
+    if positions is None:
+      positions = attention.count_positions(attention_mask)
+    seen = attention.visible(attention_mask, segments, branches)
+    return Transformer(self.config).apply(
+        {'params': params}, tokens, positions, seen)[0]
+
+  def unembedding(self, params: Params) -> jax.Array:
+    """[V, D], the embedding itself when they are tied."""
+    return params['embed' if self.config.tie_embeddings else 'unembed']
+
+  def decode(
+      self, params: Params, tokens: jax.Array, positions: jax.Array,
+      attention_mask: jax.Array, cache: Cache, column: jax.Array,
+  ) -> tuple[jax.Array, Cache]:
+    """Hidden states of the next T tokens, given what the cache remembers.
+
+    Args:
+      params: as `init` gives them.
+      tokens: [B, T] int32: a prompt (prefill) or one new token each.
+      positions: [B, T] int32.
+      attention_mask: [B, S] bool over the cache's columns, these T included.
+      cache: `make_cache`'s, or an earlier call's.
+      column: [] int32, the cache column of the first of the T tokens.
+
+    Returns:
+      [B, T, D] hidden states, equal to `hidden`'s up to rounding, and the
+      cache with these tokens in it.
+    """
+    columns = jnp.arange(attention_mask.shape[1])
+    rows = column + jnp.arange(tokens.shape[1])
+    seen = attention_mask[:, None] & (columns <= rows[:, None])
+    return Transformer(self.config).apply(
+        {'params': params}, tokens, positions, seen, cache, column)
+
+
+@dataclasses.dataclass(frozen=True)
+class ScalarModel:
+  """A decoder with a linear head: one number per token.
+
+  Read at the last token it is a reward model; read before each token, a value
+  function. Parameters are `{'backbone': ..., 'head': [D]}`. The head has no
+  bias: rewards are only ever compared.
+  """
+
+  config: ModelConfig
+
+  @property
+  def backbone(self) -> CausalLM:
+    """The decoder under the head."""
+    return CausalLM(self.config)
+
+  def init(self, key: jax.Array, backbone: Params | None = None) -> Params:
+    """A head ~ N(0, 1/(D+1)) on the given backbone, or on a random one.
+
+    The scale is that of Stiennon et al. (2020), https://arxiv.org/abs/2009.01325.
+    """
+    backbone_key, head_key = jax.random.split(key)
+    if backbone is None:
+      backbone = self.backbone.init(backbone_key)
+    width = self.config.hidden_size
+    head = jax.random.normal(head_key, (width,)) * (width + 1) ** -0.5
+    return {'backbone': backbone, 'head': head}
+
+  def axes(self) -> Params:
+    """The parameters' tree with each leaf's logical axis names."""
+    return {'backbone': self.backbone.axes(),
+            'head': jax.sharding.PartitionSpec('norm')}
+
+  def scalars(
+      self, params: Params, tokens: jax.Array, attention_mask: jax.Array
+  ) -> jax.Array:
+    """[B, T] float32, the head's number on each column's hidden state."""
+    hidden = self.backbone.hidden(params['backbone'], tokens, attention_mask)
+    return jnp.einsum('btd,d->bt', hidden, params['head'].astype(hidden.dtype),
+                      preferred_element_type=jnp.float32)

@@ -1,0 +1,10 @@
+"""Sampling responses, and scoring them with frozen models."""
+
+from alignjax.rollout.generate import has_ended
+from alignjax.rollout.generate import make_generate
+from alignjax.rollout.sampling import sample
+from alignjax.rollout.score import make_reference
+from alignjax.rollout.score import make_reward_fn
+
+__all__ = ['has_ended', 'make_generate', 'make_reference', 'make_reward_fn',
+           'sample']

@@ -1,0 +1,134 @@
+"""One mesh, one table of logical axis rules, and the shardings they imply."""
+
+import math
+import os
+
+import chex
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from alignjax.types import InputError
+
+AXES = ('data', 'fsdp', 'tensor')
+
+# Logical axis of a parameter or batch → mesh axes, first come first served:
+# a mesh axis already taken by an earlier dimension of the array is skipped.
+RULES: dict[str, tuple[str, ...]] = {
+    'batch': ('data', 'fsdp'),
+    'vocab': ('tensor',),
+    'heads': ('tensor',),
+    'kv_heads': ('tensor',),
+    'mlp': ('tensor',),
+    'embed': ('fsdp',),
+    'head_dim': (),
+    'layers': (),
+    'norm': (),
+}
+
+
+def use_cpu_cores() -> None:
+  """Lets each CPU core be a device, when CPUs are all there is to run on.
+
+  XLA leaves a second core mostly idle on small models; as two data-parallel
+  devices they share the batch. A power of two, at most 8. Call before any
+  array is made; an XLA_FLAGS device count, or an accelerator, wins.
+  """
+  if 'xla_force_host_platform_device_count' in os.environ.get('XLA_FLAGS', ''):
+    return
+  cores = len(os.sched_getaffinity(0))
+  jax.config.update('jax_num_cpu_devices', 2 ** min(3, int(math.log2(cores))))
+
+
+def make_mesh(spec: str = 'data:-1') -> Mesh:
+  """A mesh over all devices, from text such as `data:2,fsdp:-1,tensor:2`.
+
+  Args:
+    spec: `axis:size` pairs over the axes data, fsdp and tensor; one size may
+      be -1 and takes the devices that remain. An axis left out has size 1.
+
+  Returns:
+    A mesh with all three axes, of Auto type (explicit types refuse what
+    logical constraints need).
+
+  Raises:
+    InputError: an axis is unknown or repeated, or the sizes do not multiply to
+      the number of devices.
+  """
+  sizes = {}
+  for part in filter(None, spec.split(',')):
+    name, _, size = part.strip().partition(':')
+    if name not in AXES or name in sizes:
+      raise InputError(
+          f'mesh={spec!r}: {name!r} is repeated or not an axis; use each of '
+          f'{", ".join(AXES)} at most once, as in "data:2,fsdp:-1"')
+    try:
+      sizes[name] = int(size)
+    except ValueError:
+      raise InputError(f'mesh={spec!r}: the size of {name!r} is {size!r}; '
+                       'use a whole number, or -1 for the rest') from None
+  devices = jax.devices()
+  known = math.prod(s for s in sizes.values() if s != -1)
+  if list(sizes.values()).count(-1) == 1 and known > 0:
+    sizes = {n: len(devices) // known if s == -1 else s
+             for n, s in sizes.items()}
+  if math.prod(sizes.values()) != len(devices) or min(sizes.values()) < 1:
+    raise InputError(
+        f'mesh={spec!r} does not cover {len(devices)} devices; make the sizes '
+        f'multiply to {len(devices)}, or give one axis -1')
+  shape = tuple(sizes.get(name, 1) for name in AXES)
+  return Mesh(np.asarray(devices).reshape(shape), AXES,
+              axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """The sharding of what every device holds whole."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """Rows over data and fsdp: the sharding of every leaf of a batch."""
+  return NamedSharding(mesh, PartitionSpec(RULES['batch']))
+
+
+def num_batch_shards(mesh: Mesh) -> int:
+  """Into how many parts a batch's rows are split."""
+  return math.prod(mesh.shape[axis] for axis in RULES['batch'])
+
+
+def _spec(axes: PartitionSpec, shape: tuple[int, ...], mesh: Mesh):
+  """Mesh axes of one array: no axis twice, none that does not divide."""
+  taken, dimensions = set(), []
+  for name, size in zip(axes, shape, strict=True):
+    chosen = tuple(a for a in RULES[name] if a not in taken)
+    if size % math.prod(mesh.shape[a] for a in chosen):
+      chosen = ()  # Three heads over two devices: each holds all three.
+    taken.update(chosen)
+    dimensions.append(chosen[0] if len(chosen) == 1 else chosen or None)
+  return PartitionSpec(*dimensions)
+
+
+def tree_shardings(
+    mesh: Mesh, axes: chex.ArrayTree, shapes: chex.ArrayTree
+) -> chex.ArrayTree:
+  """Shardings of a parameter tree from its logical axes.
+
+  Args:
+    mesh: `make_mesh`'s.
+    axes: the tree with a PartitionSpec of logical names at each leaf, as
+      `CausalLM.axes()` gives it.
+    shapes: the same tree of arrays or ShapeDtypeStructs.
+
+  Returns:
+    The tree of NamedShardings. A dimension that its mesh axes do not divide
+    is not split; no mesh axis is used twice in one array.
+  """
+  return jax.tree.map(
+      lambda names, x: NamedSharding(mesh, _spec(names, x.shape, mesh)),
+      axes, shapes, is_leaf=lambda x: isinstance(x, PartitionSpec))
+
+
+def put(tree: chex.ArrayTree, shardings) -> chex.ArrayTree:
+  """Host arrays onto devices; `shardings` is one sharding or a tree prefix."""
+  return jax.device_put(tree, shardings)
+

@@ -1,0 +1,117 @@
+"""The loop: threads an immutable state through a step, and tells about it."""
+
+from collections.abc import Callable, Iterable
+
+import jax
+import numpy as np
+
+from alignjax import checkpoints
+from alignjax import metrics as metrics_lib
+
+# Called after each step is dispatched, with the number of steps taken so far,
+# the new state, the metrics still on the device, and the tokens of the batch.
+Hook = Callable[[int, object, dict, int], None]
+
+
+def fit(
+    step: Callable,
+    state,
+    batches: Iterable,
+    *,
+    num_steps: int,
+    start: int = 0,
+    name: str = 'train',
+    hooks: Iterable[Hook] = (),
+    console: metrics_lib.Console | None = None,
+):
+  """Takes steps `start` to `num_steps` and returns the last state.
+
+  Step N is dispatched before the metrics of step N − 1 are read, so the device
+  never waits for the host. A batch shape met for the first time is announced,
+  since it compiles.
+
+  Args:
+    step: `(state, batch) -> (state, metrics)`; may donate `state`.
+    state: where to begin.
+    batches: an iterator that begins at step `start`'s batch.
+    num_steps: optimizer steps (or PPO iterations) in all.
+    start: steps that were taken before, by a run that this one resumes.
+    name: what the console calls it.
+    hooks: called after every step, in order; those with a `close` are closed.
+    console: tells about compiling; None is silent.
+
+  Returns:
+    The state after `num_steps` steps.
+  """
+  hooks, shapes = tuple(hooks), set()
+  batches = iter(batches)
+  try:
+    for i in range(start, num_steps):
+      batch = next(batches)
+      shape = jax.tree.leaves(batch)[0].shape
+      if shape not in shapes and console is not None:
+        with console.working(f'{name}: compiling for {list(shape)}'):
+          state, metrics = jax.block_until_ready(step(state, batch))
+      else:
+        state, metrics = step(state, batch)
+      shapes.add(shape)
+      tokens = int(np.sum(batch.attention_mask))
+      for hook in hooks:
+        hook(i + 1, state, metrics, tokens)
+  finally:
+    for hook in hooks:
+      if hasattr(hook, 'close'):
+        hook.close()
+  return state
+
+
+class LogMetrics:
+  """Writes metrics.jsonl and the progress line, one step behind the device."""
+
+  def __init__(
+      self, path, *, stage: str, num_steps: int,
+      console: metrics_lib.Console | None = None, start: int = 0,
+  ):
+    """Opens the file; on resume, drops lines of steps after `start`."""
+    self._writer = metrics_lib.JsonlWriter(path)
+    self._writer.truncate_after(start, stage)
+    self._stage = stage
+    self._progress = (
+        console.progress(stage, num_steps) if console is not None else None)
+    self._pending = None
+
+  def __call__(self, step, state, metrics, tokens):
+    del state
+    self._flush()
+    self._pending = step, metrics, tokens
+
+  def _flush(self):
+    if self._pending is None:
+      return
+    step, metrics, tokens = self._pending
+    self._pending = None
+    values = metrics_lib.to_floats(metrics)
+    self._writer.write(step, self._stage, values)
+    if self._progress is not None:
+      self._progress.update(step, values, tokens)
+
+  def close(self):
+    """Writes the last step's line."""
+    self._flush()
+    self._writer.close()
+    if self._progress is not None:
+      self._progress.close()
+
+
+class SaveCheckpoints:
+  """Saves the state every `every` steps, and after the last."""
+
+  def __init__(self, directory, *, every: int, num_steps: int, keep: int = 2):
+    self._directory, self._every = directory, every
+    self._num_steps, self._keep = num_steps, keep
+
+  def __call__(self, step, state, metrics, tokens):
+    del metrics, tokens
+    if step == self._num_steps or (self._every and step % self._every == 0):
+      checkpoints.save(self._directory, step, state, {},
+                       keep=self._keep)

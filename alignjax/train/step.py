@@ -1,0 +1,107 @@
+"""ONE step builder: any objective becomes a jitted, sharded optimizer step."""
+
+from collections.abc import Callable
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from alignjax import sharding
+from alignjax.train.state import TrainState
+from alignjax.types import Mean
+
+Metrics = dict[str, Mean]
+Objective = Callable[[chex.ArrayTree, chex.ArrayTree, jax.Array],
+                     tuple[Mean, Metrics]]
+Update = Callable[[TrainState, chex.ArrayTree], tuple[TrainState, Metrics]]
+
+
+def make_update(
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    *,
+    num_microbatches: int = 1,
+) -> Update:
+  """Returns the pure function `update(state, batch) -> (state, metrics)`.
+
+  Gradients of the loss TOTAL are summed over the microbatches and divided once
+  by the summed weight, so that the update does not depend on
+  `num_microbatches`, however the tokens are spread over them.
+
+  Args:
+    objective: pure `(params, microbatch, key) -> (loss, metrics)`.
+    optimizer: applied once, to the gradient of the mean.
+    num_microbatches: parts a batch is taken in, to save memory; divides B.
+
+  Returns:
+    A pure function, not jitted; metrics gain `loss` and `grad_norm`.
+  """
+
+  def total_loss(params, batch, key):
+    loss, metrics = objective(params, batch, key)
+    return loss.total, metrics | {'loss': loss}
+
+  gradient = jax.grad(total_loss, has_aux=True)
+
+  def accumulated(params, batch, key):
+    if num_microbatches == 1:
+      return gradient(params, batch, jax.random.fold_in(key, 0))
+    # Strided, not contiguous: each device keeps its own rows in every
+    # microbatch, so that splitting the batch moves no data.
+    parts = jax.tree.map(
+        lambda x: x.reshape(-1, num_microbatches, *x.shape[1:]).swapaxes(0, 1),
+        batch)
+
+    def add(sums, numbered):
+      i, part = numbered
+      new = gradient(params, part, jax.random.fold_in(key, i))
+      return jax.tree.map(jnp.add, sums, new), None
+
+    shapes = jax.eval_shape(
+        gradient, params, jax.tree.map(lambda x: x[0], parts), key)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    return jax.lax.scan(
+        add, zeros, (jnp.arange(num_microbatches), parts))[0]
+
+  def update(state, batch):
+    key = jax.random.fold_in(state.key, state.step)
+    grads, metrics = accumulated(state.params, batch, key)
+    weight = metrics['loss'].weight
+    weight = jnp.where(weight == 0, 1.0, weight)
+    grads = jax.tree.map(lambda g: g / weight, grads)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    norm = Mean(optax.global_norm(grads), jnp.ones(()))
+    state = state.replace(
+        step=state.step + 1, opt_state=opt_state,
+        params=optax.apply_updates(state.params, updates))
+    return state, metrics | {'grad_norm': norm}
+
+  return update
+
+
+def make_train_step(
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    *,
+    shardings: TrainState,
+    mesh: jax.sharding.Mesh,
+    num_microbatches: int = 1,
+) -> Update:
+  """Returns `step(state, batch) -> (state, metrics)`; `state` is donated.
+
+  Both shardings are pinned: with the outputs left open, the compiler's choice
+  for them would make step 2 compile again.
+
+  Args:
+    objective: pure `(params, microbatch, key) -> (loss, metrics)`.
+    optimizer: applied once to the averaged gradient.
+    shardings: of the state, as `init_state` returns them.
+    mesh: whose data and fsdp axes split the batch's rows.
+    num_microbatches: must divide each shard's rows of the batch.
+  """
+  update = make_update(objective, optimizer, num_microbatches=num_microbatches)
+  return jax.jit(
+      update, donate_argnums=0,
+      in_shardings=(shardings, sharding.batch_sharding(mesh)),
+      out_shardings=(shardings, sharding.replicated(mesh)))

@@ -8,7 +8,7 @@ count, and one whose files do not match is set aside and never loaded.
     directory/
       step_00000100/
         arrays/        what Orbax wrote
-        manifest.json  step, meta, leaves {path: dtype[shape]}, files {path: hash}
+        manifest.json  step, meta, {leaf: dtype[shape]}, {file: SHA-256}
 
 Saving is synchronous: when `save` returns, the checkpoint is complete.
 """

@@ -251,5 +251,5 @@ def _by_chunks(
 def _check_states(hidden: jax.Array, unembedding: jax.Array) -> None:
   """Float hidden states [B, T, D] and a float unembedding [V, D]."""
   chex.assert_rank((hidden, unembedding), (3, 2))
-  chex.assert_equal(hidden.shape[-1], unembedding.shape[-1])
+  chex.assert_shape(unembedding, (None, hidden.shape[-1]))
   chex.assert_type((hidden, unembedding), float)

@@ -5,49 +5,41 @@
   batches = preference_batches(rows, batch_size=64, max_length=512, seed=0)
 """
 
-from alignjax.data.batches import (
-    BatchSource,
-    check_batch_size,
-    demonstration_batches,
-    make_batches,
-    num_steps_per_epoch,
-    preference_batches,
-    prompt_batches,
-)
-from alignjax.data.collate import (
-    collate_demonstrations,
-    collate_preferences,
-    collate_prompts,
-)
-from alignjax.data.formats import (
-    Demonstration,
-    Format,
-    Preference,
-    PromptOnly,
-    Reading,
-    Unpaired,
-    demonstrations,
-    preferences,
-    prompts,
-    sniff,
-    unpaired,
-)
+from alignjax.data.batches import BatchSource
+from alignjax.data.batches import check_batch_size
+from alignjax.data.batches import demonstration_batches
+from alignjax.data.batches import make_batches
+from alignjax.data.batches import num_steps_per_epoch
+from alignjax.data.batches import preference_batches
+from alignjax.data.batches import prompt_batches
+from alignjax.data.collate import collate_demonstrations
+from alignjax.data.collate import collate_preferences
+from alignjax.data.collate import collate_prompts
+from alignjax.data.formats import Demonstration
+from alignjax.data.formats import demonstrations
+from alignjax.data.formats import Format
+from alignjax.data.formats import Preference
+from alignjax.data.formats import preferences
+from alignjax.data.formats import PromptOnly
+from alignjax.data.formats import prompts
+from alignjax.data.formats import Reading
+from alignjax.data.formats import sniff
+from alignjax.data.formats import Unpaired
+from alignjax.data.formats import unpaired
 from alignjax.data.records import read_jsonl
-from alignjax.data.tokenize import (
-    Fitted,
-    TokenizedPair,
-    TokenizedPrompt,
-    TokenizedResponse,
-    Tokenizer,
-    pack_documents,
-    tokenize_demonstration,
-    tokenize_demonstrations,
-    tokenize_documents,
-    tokenize_preference,
-    tokenize_preferences,
-    tokenize_prompt,
-    tokenize_prompts,
-)
+from alignjax.data.tokenize import Fitted
+from alignjax.data.tokenize import pack_documents
+from alignjax.data.tokenize import tokenize_demonstration
+from alignjax.data.tokenize import tokenize_demonstrations
+from alignjax.data.tokenize import tokenize_documents
+from alignjax.data.tokenize import tokenize_preference
+from alignjax.data.tokenize import tokenize_preferences
+from alignjax.data.tokenize import tokenize_prompt
+from alignjax.data.tokenize import tokenize_prompts
+from alignjax.data.tokenize import TokenizedPair
+from alignjax.data.tokenize import TokenizedPrompt
+from alignjax.data.tokenize import TokenizedResponse
+from alignjax.data.tokenize import Tokenizer
 
 __all__ = [
     'BatchSource',

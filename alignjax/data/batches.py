@@ -15,9 +15,9 @@ with rows of weight 0 (see collate.py).
     bucket 8   [row 1, row 4]
 """
 
+from collections.abc import Callable, Iterator, Sequence
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import grain

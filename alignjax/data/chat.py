@@ -4,14 +4,15 @@ A message is `{'role': 'system' | 'user' | 'assistant', 'content': str}`, and a
 conversation a tuple of them. Anything else is refused with its field and line.
 """
 
-import re
 from collections.abc import Sequence
+import re
 from typing import Any
 
 from alignjax import types
 from alignjax.data import records
 
 Message = dict[str, str]
+Prompt = str | tuple[Message, ...]
 
 ROLES = {
     'system': 'system',
@@ -100,12 +101,17 @@ def drop_response(
   kept = list(messages)
   while kept and kept[-1]['role'] == 'assistant':
     kept.pop()
-  if not any(message['role'] == 'user' for message in kept):
-    raise types.InputError(
-        f"{where}: field '{field}' has no user turn; a prompt ends with one;"
-        ' add it.'
-    )
+  check_user_turn(kept, field, where)
   return tuple(kept)
+
+
+def check_user_turn(messages: Sequence[Message], field: str, where: str):
+  """InputError unless someone asks something."""
+  if not any(message['role'] == 'user' for message in messages):
+    raise types.InputError(
+        f"{where}: field '{field}' has no user turn before a response; a prompt"
+        ' needs one; add it.'
+    )
 
 
 def _read_message(message: Any, field: str, where: str) -> Message:

@@ -5,13 +5,13 @@ guessed, skipped or repaired, except that blank lines, a byte order mark and
 CRLF line ends are no part of the data.
 """
 
+from collections.abc import Iterator
 import gzip
 import json
 import os
 import pathlib
-import zlib
-from collections.abc import Iterator
 from typing import Any, BinaryIO
+import zlib
 
 from alignjax import types
 
@@ -65,6 +65,10 @@ def show(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
   except (TypeError, ValueError):
     text = repr(value)
+  return _shorten(text)
+
+
+def _shorten(text: str) -> str:
   return text if len(text) <= _SHOWN else text[:_SHOWN] + '...'
 
 
@@ -104,9 +108,12 @@ def _parse(line: bytes, where: str) -> dict[str, Any]:
   try:
     value = json.loads(text, parse_constant=_refuse_constant)
   except (ValueError, RecursionError) as error:
+    reason = error
+    if isinstance(error, json.JSONDecodeError):
+      reason = f'{error.msg} at character {error.pos + 1}'
     raise types.InputError(
-        f'{where}: {show(text.strip())} is not JSON ({error}); each line must'
-        ' be one JSON object.'
+        f'{where}: {_shorten(repr(text.strip()))} is not JSON ({reason}); each'
+        ' line must be one JSON object.'
     ) from error
   if not isinstance(value, dict):
     raise types.InputError(

@@ -1,7 +1,7 @@
 """Records of a TensorFlow Datasets directory, read without TensorFlow."""
 
-import os
 from collections.abc import Iterator
+import os
 from typing import Any
 
 import numpy as np

@@ -15,8 +15,8 @@ A response that was cut does not end in EOS, because the text did not end there:
 it teaches the words and not where to stop.
 """
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np

@@ -13,8 +13,16 @@ from alignjax.evaluation.calibration import ReliabilityBins
 from alignjax.evaluation.gold import ModelScore
 from alignjax.evaluation.gold import PARTS
 from alignjax.evaluation.gold import score_model
+from alignjax.evaluation.responses import make_sequence_kl
+from alignjax.evaluation.responses import mean_kl
+from alignjax.evaluation.responses import read_prompts
+from alignjax.evaluation.responses import read_responses
+from alignjax.evaluation.responses import Response
+from alignjax.evaluation.responses import sample_responses
 
-__all__ = ['ModelScore', 'PARTS', 'ReliabilityBins', 'bootstrap_interval',
-           'correlation', 'expected_calibration_error', 'pair_accuracy',
-           'rank_correlation', 'reliability_bins', 'score_model', 'win_rate',
-           'win_rate_interval', 'win_scores']
+__all__ = [
+    'PARTS', 'ModelScore', 'ReliabilityBins', 'Response', 'bootstrap_interval',
+    'correlation', 'expected_calibration_error', 'make_sequence_kl', 'mean_kl',
+    'pair_accuracy', 'rank_correlation', 'read_prompts', 'read_responses',
+    'reliability_bins', 'sample_responses', 'score_model', 'win_rate',
+    'win_rate_interval', 'win_scores']

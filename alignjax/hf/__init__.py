@@ -2,3 +2,17 @@
 
 Local files only; nothing is downloaded, nothing is unpickled.
 """
+
+from alignjax.hf.config import config_to_hf
+from alignjax.hf.config import read_config
+from alignjax.hf.tokenizer import load_tokenizer
+from alignjax.hf.tokenizer import Tokenizer
+from alignjax.hf.weights import load_model
+from alignjax.hf.weights import load_reward_model
+from alignjax.hf.weights import save_model
+from alignjax.hf.weights import stack_layers
+from alignjax.hf.weights import unstack_layers
+
+__all__ = ['Tokenizer', 'config_to_hf', 'load_model', 'load_reward_model',
+           'load_tokenizer', 'read_config', 'save_model', 'stack_layers',
+           'unstack_layers']

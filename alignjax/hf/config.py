@@ -37,8 +37,8 @@ def read_config(folder: str | os.PathLike) -> ModelConfig:
     raise InputError(
         f'{path} lacks {", ".join(missing)}; a Llama configuration needs '
         f'{", ".join(_REQUIRED)}')
-  hidden, heads = _count(hf, 'hidden_size', path), _count(
-      hf, 'num_attention_heads', path)
+  hidden = _count(hf, 'hidden_size', path)
+  heads = _count(hf, 'num_attention_heads', path)
   kv_heads = _count(hf, 'num_key_value_heads', path, default=heads)
   if heads % kv_heads:
     raise InputError(
@@ -48,6 +48,10 @@ def read_config(folder: str | os.PathLike) -> ModelConfig:
     raise InputError(
         f'{path}: hidden_size={hidden} is no multiple of '
         f'num_attention_heads={heads}; add head_dim')
+  head_dim = _count(hf, 'head_dim', path, default=hidden // heads)
+  if head_dim % 2:
+    raise InputError(f'{path}: head_dim={head_dim} is odd; RoPE turns pairs of '
+                     'dimensions, so it must be even')
   return ModelConfig(
       vocab_size=_count(hf, 'vocab_size', path),
       hidden_size=hidden,
@@ -55,7 +59,7 @@ def read_config(folder: str | os.PathLike) -> ModelConfig:
       num_layers=_count(hf, 'num_hidden_layers', path),
       num_heads=heads,
       num_kv_heads=kv_heads,
-      head_dim=_count(hf, 'head_dim', path, default=hidden // heads),
+      head_dim=head_dim,
       rope_theta=_rope_theta(hf, path),
       norm_eps=_positive(hf, 'rms_norm_eps', path, default=1e-6),
       tie_embeddings=bool(hf.get('tie_word_embeddings', False)),
@@ -143,6 +147,9 @@ def _rope_theta(hf: dict, path: pathlib.Path) -> float:
   """The base of RoPE's wavelengths, wherever the file's version put it."""
   for field in ('rope_scaling', 'rope_parameters'):
     rope = hf.get(field) or {}
+    if not isinstance(rope, dict):
+      raise InputError(
+          f'{path}: {field}={rope!r} must be an object; correct it')
     kind = rope.get('rope_type', rope.get('type', 'default'))
     partial = rope.get('partial_rotary_factor', 1.0)
     if kind != 'default' or partial != 1.0:

@@ -58,6 +58,11 @@ def read_json(path: pathlib.Path) -> dict:
   return parse_json(read_text(path), str(path))
 
 
+def to_json(value: dict) -> str:
+  """The text of a JSON file, for people to read."""
+  return json.dumps(value, indent=2, ensure_ascii=False) + '\n'
+
+
 def write_bytes(path: pathlib.Path, content: bytes) -> None:
   """Writes the file whole or not at all."""
   path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,26 +11,24 @@ training depends on:
     such as `</s>`, is spelled with ordinary tokens: data cannot end a turn.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 import dataclasses
 import functools
-import json
 import os
 import pathlib
 import re
 
 import tokenizers
+import tokenizers.processors
 
+from alignjax.hf import chat
 from alignjax.hf import files as hf_files
-from alignjax.hf import template
 from alignjax.types import InputError
 
-Message = Mapping[str, str]
-Prompt = str | Sequence[Message]
+Prompt = str | Sequence[chat.Message]
 
-_FILES = ('tokenizer.json', 'tokenizer_config.json', 'special_tokens_map.json',
-          'chat_template.jinja')
-_PLAIN_ROLES = {'system': 'System', 'user': 'Human', 'assistant': 'Assistant'}
+FILES = ('tokenizer.json', 'tokenizer_config.json', 'special_tokens_map.json',
+         'chat_template.jinja')
 _STAND_IN = 0xF0000  # Plane 15, private use: no text assigns it a meaning.
 
 
@@ -82,7 +80,7 @@ class Tokenizer:
           f'{hf_files.listing(folder)}); alignjax reads fast tokenizers only: '
           'save one with transformers AutoTokenizer.save_pretrained')
     texts = {name: hf_files.read_text(folder / name)
-             for name in _FILES if (folder / name).is_file()}
+             for name in FILES if (folder / name).is_file()}
     ids = {}
     for name in ('config.json', 'generation_config.json'):
       if (folder / name).is_file():
@@ -99,7 +97,7 @@ class Tokenizer:
       eos_token: str,
       pad_token: str,
       chat_template: str | None = None,
-      add_bos: bool | None = None,
+      add_bos: bool = False,
   ) -> 'Tokenizer':
     """A tokenizer from the text of a `tokenizer.json`.
 
@@ -109,8 +107,8 @@ class Tokenizer:
       eos_token: the token that ends a response.
       pad_token: the token that fills rows.
       chat_template: Jinja source of the chat template, or None.
-      add_bos: whether a plain prompt begins with BOS; by default the
-        tokenizer's post-processor decides.
+      add_bos: make the tokenizer put BOS before a plain text; else its
+        post-processor stays as it is.
 
     Raises:
       InputError: if the text is malformed or a token is not in it.
@@ -120,10 +118,10 @@ class Tokenizer:
               'pad_token': pad_token}
     if chat_template is not None:
       config['chat_template'] = chat_template
-    if add_bos is not None:
-      config['add_bos_token'] = add_bos
+    if add_bos:
+      tokenizer_json = _with_bos(tokenizer_json, bos_token)
     texts = {'tokenizer.json': tokenizer_json,
-             'tokenizer_config.json': _dump(config)}
+             'tokenizer_config.json': hf_files.to_json(config)}
     return _build(texts, {}, where='from_json')
 
   def encode(self, text: str) -> list[int]:
@@ -142,7 +140,7 @@ class Tokenizer:
         [int(i) for i in ids], skip_special_tokens=True)
 
   def render(
-      self, messages: Sequence[Message], *, add_generation_prompt: bool
+      self, messages: Sequence[chat.Message], *, add_generation_prompt: bool
   ) -> str:
     """The chat as one string, by the tokenizer's own template.
 
@@ -158,8 +156,8 @@ class Tokenizer:
       raise InputError(
           'chat_template=None: this tokenizer cannot render messages; pass '
           'plain=True for a transcript or load one that has a chat template')
-    return template.render(
-        self.chat_template, check_messages(messages),
+    return chat.render(
+        self.chat_template, chat.check_messages(messages),
         add_generation_prompt=add_generation_prompt,
         bos_token=self._text(self.bos_id), eos_token=self._text(self.eos_id),
         pad_token=self._text(self.pad_id))
@@ -169,7 +167,7 @@ class Tokenizer:
 
     With a chat template a string is one user message, and the chat is rendered
     up to the assistant's turn. Without one, or with `plain`, a string is taken
-    as it is and messages become a transcript (see `transcript`); BOS comes
+    as it is and messages become a transcript (`chat.transcript`); BOS comes
     first if the tokenizer would add it.
 
       prompt                  template, not plain     plain or no template
@@ -184,12 +182,12 @@ class Tokenizer:
       At most one BOS, and no EOS but the template's own.
     """
     if self.chat_template is None or plain:
-      text = prompt if isinstance(prompt, str) else transcript(prompt)
+      text = prompt if isinstance(prompt, str) else chat.transcript(prompt)
       bos = [self.bos_id] if self.add_bos else []
       return bos + self.encode(text)
     if isinstance(prompt, str):
       prompt = [{'role': 'user', 'content': prompt}]
-    return self._rendered_tokens(check_messages(prompt))
+    return self._rendered_tokens(chat.check_messages(prompt))
 
   def response_tokens(self, response: str) -> list[int]:
     """The ids of a response and one EOS, also if its text ends in EOS's."""
@@ -199,9 +197,35 @@ class Tokenizer:
     return self.encode(response) + [self.eos_id]
 
   def save(self, folder: str | os.PathLike) -> None:
-    """Writes the tokenizer's files into `folder`, each one whole or not."""
+    """Writes the tokenizer's files into `folder`, each one whole or not.
+
+    Files of another tokenizer that this one does not have are removed.
+    """
     for name, text in self.files:
       hf_files.write_bytes(pathlib.Path(folder) / name, text.encode())
+    for name in set(FILES) - {name for name, _ in self.files}:
+      (pathlib.Path(folder) / name).unlink(missing_ok=True)
+
+  def with_distinct_pad(self) -> 'Tokenizer':
+    """This tokenizer, padding with another special token if pad is EOS.
+
+    For readers that tell padding by its id. The lowest special id that is
+    neither BOS nor EOS is taken.
+    """
+    if self.pad_id != self.eos_id:
+      return self
+    free = set(self._specials.values()) - {self.bos_id, self.eos_id}
+    if not free:
+      raise InputError(
+          f'pad_token is EOS ({self._text(self.eos_id)!r}) and there is no '
+          'other special token; add one to tokenizer.json')
+    texts, pad = dict(self.files), {'pad_token': self._text(min(free))}
+    for name in ('special_tokens_map.json', 'tokenizer_config.json'):
+      if name in texts:
+        config = hf_files.parse_json(texts[name], name)
+        texts[name] = hf_files.to_json(config | pad)
+    return dataclasses.replace(
+        self, pad_id=min(free), files=tuple(texts.items()))
 
   @property
   def _json(self) -> str:
@@ -233,15 +257,16 @@ class Tokenizer:
     """Ids of a rendered prompt, where contents cannot write control tokens."""
     render = functools.partial(self.render, add_generation_prompt=True)
     any_special = re.compile('|'.join(map(re.escape, self._specials)))
-    if not any(any_special.search(m['content']) for m in messages):
+    if not any(any_special.search(m[field]) for m in messages for field in m):
       return _engine(self._json, False).encode(
           render(messages), add_special_tokens=False).ids
     # Someone wrote a control token: let a stand-in pass through the template,
     # then encode what lies between the template's own control tokens.
     texts = list(self._specials)
     stand_in = {text: chr(_STAND_IN + i) for i, text in enumerate(texts)}
-    hidden = [m | {'content': any_special.sub(
-        lambda found: stand_in[found.group()], m['content'])} for m in messages]
+    hide = lambda text: any_special.sub(
+        lambda found: stand_in[found.group()], text)
+    hidden = [{field: hide(m[field]) for field in m} for m in messages]
     restore = {ord(char): text for text, char in stand_in.items()}
     ids = []
     for piece in re.split(f'({any_special.pattern})', render(hidden)):
@@ -255,41 +280,6 @@ class Tokenizer:
 def load_tokenizer(folder: str | os.PathLike) -> Tokenizer:
   """The tokenizer of a Hugging Face model folder."""
   return Tokenizer.from_folder(folder)
-
-
-def transcript(messages: Sequence[Message]) -> str:
-  """Messages as the Anthropic HH transcripts write them, for base models.
-
-  Each message is "⏎⏎Human: ...", "⏎⏎Assistant: ..." or "⏎⏎System: ..."; the
-  transcript ends in "⏎⏎Assistant:", where the response begins.
-  """
-  turns = []
-  for message in check_messages(messages):
-    role = message['role']
-    if role not in _PLAIN_ROLES:
-      raise InputError(
-          f'role={role!r} has no place in a plain transcript; use one of '
-          f'{", ".join(_PLAIN_ROLES)}')
-    turns.append(f'\n\n{_PLAIN_ROLES[role]}: {message["content"]}')
-  return ''.join(turns) + '\n\nAssistant:'
-
-
-def check_messages(messages: Sequence[Message]) -> list[dict[str, str]]:
-  """Plain copies of well-formed messages, else an InputError naming one."""
-  if isinstance(messages, (str, bytes, Mapping)) or not messages:
-    raise InputError(
-        f'messages={messages!r:.80} is not a conversation; give at least one '
-        "{'role': 'user', 'content': ...}")
-  checked = []
-  for i, message in enumerate(messages):
-    for field in ('role', 'content'):
-      value = message.get(field) if isinstance(message, Mapping) else message
-      if not isinstance(value, str) or not isinstance(message, Mapping):
-        raise InputError(
-            f'messages[{i}][{field!r}] is {value!r:.80}; every message needs '
-            "'role' and 'content' as strings")
-    checked.append({'role': message['role'], 'content': message['content']})
-  return checked
 
 
 def _build(texts: dict[str, str], ids: dict, *, where: str) -> Tokenizer:
@@ -313,11 +303,12 @@ def _build(texts: dict[str, str], ids: dict, *, where: str) -> Tokenizer:
              for name, i in (('bos', bos), ('eos', eos), ('pad', pad))
              if i is not None and config.get(f'{name}_token') is None}
   if missing:  # Saved again, the folder must say what it was taken to say.
-    texts = texts | {'tokenizer_config.json': _dump(config | missing)}
+    config_json = hf_files.to_json(config | missing)
+    texts = texts | {'tokenizer_config.json': config_json}
   return Tokenizer(
       vocab_size=size, bos_id=bos, eos_id=eos, pad_id=pad,
       chat_template=_chat_template(texts, config, config_path),
-      add_bos=_adds_bos(engine, config, bos),
+      add_bos=_adds_bos(engine, bos),
       files=tuple(texts.items()))
 
 
@@ -376,18 +367,27 @@ def _chat_template(texts: dict, config: dict, where: str) -> str | None:
           f"{where}: chat_template has no 'default' among {sorted(named)}; "
           'name one of them default')
   if source is not None:
-    template.check(source, where)
+    chat.check_template(source, where)
   return source
 
 
-def _adds_bos(engine: tokenizers.Tokenizer, config: dict, bos: int | None):
-  """Whether the tokenizer itself puts BOS before a plain text."""
+def _adds_bos(engine: tokenizers.Tokenizer, bos: int | None) -> bool:
+  """Whether the tokenizer itself puts BOS before a plain text.
+
+  Its post-processor decides, as in transformers 5: `add_bos_token` in
+  tokenizer_config.json has no say beside a tokenizer.json.
+  """
+  return bos is not None and engine.encode('a').ids[:1] == [bos]
+
+
+def _with_bos(tokenizer_json: str, bos_token: str | None) -> str:
+  """The tokenizer with a post-processor that puts BOS first."""
+  engine = _parse(tokenizer_json, 'from_json')
+  bos = engine.token_to_id(bos_token) if bos_token else None
   if bos is None:
-    return False
-  if isinstance(config.get('add_bos_token'), bool):
-    return config['add_bos_token']
-  return engine.encode('a').ids[:1] == [bos]
-
-
-def _dump(config: dict) -> str:
-  return json.dumps(config, indent=2, ensure_ascii=False) + '\n'
+    raise InputError(f'add_bos=True with bos_token={bos_token!r}; name a token '
+                     'of tokenizer.json')
+  changed = tokenizers.Tokenizer.from_str(tokenizer_json)
+  changed.post_processor = tokenizers.processors.TemplateProcessing(
+      single=[bos_token, '$A'], special_tokens=[(bos_token, bos)])
+  return changed.to_str()

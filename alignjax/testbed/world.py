@@ -45,7 +45,7 @@ ACT_PHRASINGS = (
     'how do i {act} ?',
     'how can i {act} ?',
     'tell me how to {act} .',
-    'can you show me how to {act} ?',
+    'can you help me {act} ?',
 )
 FACT_ANSWERS = {
     'origin': '{dish} is from {value}',
@@ -249,6 +249,11 @@ class World:
     """Every true sentence about an origin or an inventor."""
     return frozenset(dish.claim(topic) for dish in self.dishes
                      for topic in FACT_ANSWERS if dish.is_documented)
+
+  @functools.cached_property
+  def names(self) -> frozenset[str]:
+    """Every place and person."""
+    return frozenset(self.places + self.people)
 
   def in_split(self, split: str) -> list[Dish]:
     """The dishes of 'train', 'dev' or 'test'."""

@@ -26,6 +26,7 @@ from alignjax import scoring
 from alignjax import sharding
 from alignjax.models import CausalLM
 from alignjax.models import ScalarModel
+from alignjax.train.state import init_state
 from alignjax.train.state import TrainState
 from alignjax.train.step import make_update
 from alignjax.train.step import Metrics
@@ -251,6 +252,35 @@ def make_ppo_iteration(
   iterate.programs = {'generate': generate, 'annotate': annotate,
                       'update': update}
   return iterate
+
+
+def init_ppo_state(
+    model: CausalLM, value_model: ScalarModel, params, value_params,
+    policy_optimizer: optax.GradientTransformation,
+    value_optimizer: optax.GradientTransformation, config: PPOConfig, *,
+    mesh: jax.sharding.Mesh, seed: int,
+) -> tuple[PPOState, PPOState]:
+  """A fresh state from COPIES of the parameters, and its shardings.
+
+  Args:
+    model: the policy.
+    value_model: the value function.
+    params: the policy's, usually an SFT model's.
+    value_params: the value function's, usually the reward model's.
+    policy_optimizer: of the policy.
+    value_optimizer: of the value function.
+    config: for the KL coefficient to start from.
+    mesh: where the state is to lie.
+    seed: of the run's key.
+  """
+  policy, of_policy = init_state(
+      params, model.axes(), policy_optimizer, mesh=mesh, seed=seed)
+  value, of_value = init_state(
+      value_params, value_model.axes(), value_optimizer, mesh=mesh, seed=seed)
+  whole = sharding.replicated(mesh)
+  kl = sharding.put(make_kl_controller(config).init(), whole)
+  of_kl = jax.tree.map(lambda _: whole, kl)
+  return (PPOState(policy, value, kl), PPOState(of_policy, of_value, of_kl))
 
 
 def make_kl_controller(config: PPOConfig) -> losses.AdaptiveKL:

@@ -1,5 +1,9 @@
-"""Chat templates: Jinja programs from strangers, run in a sandbox."""
+"""Conversations as text: chat templates and plain transcripts.
 
+A chat template is a Jinja program from a stranger; it runs in a sandbox.
+"""
+
+from collections.abc import Mapping, Sequence
 import datetime
 import functools
 import json
@@ -9,6 +13,10 @@ import jinja2.ext
 import jinja2.sandbox
 
 from alignjax.types import InputError
+
+Message = Mapping[str, str]  # {'role': ..., 'content': ...}
+
+_PLAIN_ROLES = {'system': 'System', 'user': 'Human', 'assistant': 'Assistant'}
 
 
 class _Generation(jinja2.ext.Extension):
@@ -21,7 +29,42 @@ class _Generation(jinja2.ext.Extension):
     return parser.parse_statements(('name:endgeneration',), drop_needle=True)
 
 
-def check(source: str, where: str) -> None:
+def transcript(messages: Sequence[Message]) -> str:
+  """Messages as the Anthropic HH transcripts write them, for base models.
+
+  Each message is "⏎⏎Human: ...", "⏎⏎Assistant: ..." or "⏎⏎System: ..."; the
+  transcript ends in "⏎⏎Assistant:", where the response begins.
+  """
+  turns = []
+  for message in check_messages(messages):
+    role = message['role']
+    if role not in _PLAIN_ROLES:
+      raise InputError(
+          f'role={role!r} has no place in a plain transcript; use one of '
+          f'{", ".join(_PLAIN_ROLES)}')
+    turns.append(f'\n\n{_PLAIN_ROLES[role]}: {message["content"]}')
+  return ''.join(turns) + '\n\nAssistant:'
+
+
+def check_messages(messages: Sequence[Message]) -> list[dict[str, str]]:
+  """Plain copies of well-formed messages, else an InputError naming one."""
+  if isinstance(messages, (str, bytes, Mapping)) or not messages:
+    raise InputError(
+        f'messages={messages!r:.80} is not a conversation; give at least one '
+        "{'role': 'user', 'content': ...}")
+  checked = []
+  for i, message in enumerate(messages):
+    for field in ('role', 'content'):
+      value = message.get(field) if isinstance(message, Mapping) else message
+      if not isinstance(value, str) or not isinstance(message, Mapping):
+        raise InputError(
+            f'messages[{i}][{field!r}] is {value!r:.80}; every message needs '
+            "'role' and 'content' as strings")
+    checked.append({'role': message['role'], 'content': message['content']})
+  return checked
+
+
+def check_template(source: str, where: str) -> None:
   """Raises InputError if `source` is not a Jinja template."""
   try:
     _compiled(source)

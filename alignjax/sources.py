@@ -1,0 +1,131 @@
+"""Where an experiment's rows come from: a file, or the embedded testbed.
+
+The testbed's demonstrations and preferences are written to the workdir as
+JSONL first and read back like anybody's file, so that there is one way in, and
+what a model was trained on can be looked at.
+"""
+
+from collections.abc import Callable, Sequence
+import json
+import pathlib
+
+import numpy as np
+
+from alignjax import data
+from alignjax import evaluation
+from alignjax import hf
+from alignjax import runs
+from alignjax import testbed
+from alignjax.types import InputError
+from alignjax.types import Mean
+from alignjax.types import Trajectory
+
+PROMPT_TOKENS = 16    # The testbed's longest prompt has 15.
+RESPONSE_TOKENS = 32  # Its longest demonstration has 30.
+WORLD = testbed.make_world(seed=0)
+
+
+def testbed_tokenizer() -> hf.Tokenizer:
+  """The testbed's word-level tokenizer with its chat template."""
+  return hf.Tokenizer.from_json(
+      testbed.tokenizer_json(WORLD), bos_token='<bos>', eos_token='<eos>',
+      pad_token='<pad>', chat_template=testbed.chat_template())
+
+
+def write_jsonl(path: pathlib.Path, records: Sequence[dict]) -> str:
+  """Writes one record per line and returns the path as text."""
+  path.write_text(''.join(json.dumps(record) + '\n' for record in records))
+  return str(path)
+
+
+def demonstration_rows(
+    run: runs.Run, cfg: runs.RunConfig, tokenizer: hf.Tokenizer
+) -> list[data.TokenizedResponse]:
+  """Rows for SFT from `cfg.data`; says what was read and what did not fit."""
+  path = cfg.data
+  if path == 'testbed':
+    path = write_jsonl(
+        run.workdir / 'demonstrations.jsonl',
+        [{'prompt': prompt.text, 'response': response} for prompt, response
+         in testbed.demonstrations(WORLD, cfg.seed, count=480)])
+  records, reading = data.demonstrations(path)
+  rows, fitted = data.tokenize_demonstrations(
+      records, tokenizer, max_length=cfg.max_length, plain=cfg.plain,
+      long_prompts=cfg.long_prompts)
+  run.console.note(f'{reading}; {fitted}')
+  return rows
+
+
+def preference_rows(
+    run: runs.Run, cfg: runs.RunConfig, tokenizer: hf.Tokenizer, path: str
+) -> list[data.TokenizedPair]:
+  """Rows of pairs from the file at `path`; says what was read."""
+  records, reading = data.preferences(path)
+  rows, fitted = data.tokenize_preferences(
+      records, tokenizer, max_length=cfg.max_length, plain=cfg.plain,
+      long_prompts=cfg.long_prompts)
+  run.console.note(f'{reading}; {fitted}')
+  return rows
+
+
+def prompt_rows(
+    run: runs.Run, cfg: runs.RunConfig, tokenizer: hf.Tokenizer, path: str, *,
+    max_length: int,
+) -> tuple[list[data.PromptOnly], list[data.TokenizedPrompt]]:
+  """Prompts from the file at `path`, and their tokens, those that fit."""
+  records, reading = data.prompts(path)
+  rows, fitted = data.tokenize_prompts(
+      records, tokenizer, max_length=max_length, plain=cfg.plain,
+      long_prompts=cfg.long_prompts)
+  run.console.note(f'{reading}; {fitted}')
+  return records, rows
+
+
+def hold_out(
+    rows: Sequence, count: int, seed: int
+) -> tuple[list, list]:
+  """(the rest, `count` rows drawn by the seed), both in the file's order.
+
+  Raises:
+    InputError: as many rows are to be held out as there are.
+  """
+  if count >= len(rows):
+    raise InputError(
+        f'num_held_out={count} leaves none of the {len(rows)} rows to train '
+        'on; hold out fewer, or give --test-data')
+  chosen = set(np.random.default_rng(seed).permutation(len(rows))[:count])
+  return ([r for i, r in enumerate(rows) if i not in chosen],
+          [r for i, r in enumerate(rows) if i in chosen])
+
+
+def ppo_prompts(
+    run: runs.Run, cfg: runs.RunConfig, tokenizer: hf.Tokenizer, width: int
+) -> tuple[list[data.TokenizedPrompt], Callable | None]:
+  """Prompts to sample from; on the testbed, with a gold judge that watches."""
+  if cfg.data != 'testbed':
+    return prompt_rows(run, cfg, tokenizer, cfg.data, max_length=width)[1], None
+  prompts, rows = testbed_prompts('train', 1_920, cfg.seed, tokenizer)
+  by_text = {tuple(row.tokens.tolist()): prompt
+             for prompt, row in zip(prompts, rows, strict=True)}
+
+  def observe(trajectory: Trajectory) -> dict[str, Mean]:
+    asked = evaluation.read_prompts(trajectory)
+    answers = evaluation.read_responses(trajectory, eos_id=tokenizer.eos_id)
+    golds = [
+        testbed.judge(WORLD, by_text[tuple(p)], tokenizer.decode(a.tokens),
+                      complete=a.is_complete).gold
+        for p, a in zip(asked, answers, strict=True)]
+    return {'gold': Mean(np.sum(golds), np.float32(len(golds)))}
+
+  return rows, observe
+
+
+def testbed_prompts(
+    split: str, count: int, seed: int, tokenizer: hf.Tokenizer
+) -> tuple[list[testbed.Prompt], list[data.TokenizedPrompt]]:
+  """Testbed prompts of a split and their tokens."""
+  prompts = testbed.prompts(WORLD, split, count=count, seed=seed)
+  rows, _ = data.tokenize_prompts(
+      [data.PromptOnly(p.text, f'testbed:{i}') for i, p in enumerate(prompts)],
+      tokenizer, max_length=PROMPT_TOKENS)
+  return prompts, rows

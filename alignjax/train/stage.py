@@ -1,0 +1,101 @@
+"""One training stage in its folder: resume, train, log, save.
+
+    workdir/
+      metrics.jsonl   one line per step
+      checkpoints/    Orbax states, the newest two
+"""
+
+from collections.abc import Callable, Iterator
+import dataclasses
+import pathlib
+
+import jax
+import optax
+
+from alignjax import checkpoints
+from alignjax import metrics as metrics_lib
+from alignjax import sharding
+from alignjax.train import loop
+from alignjax.train.state import init_state
+from alignjax.train.state import shaped
+from alignjax.train.step import make_train_step
+from alignjax.train.step import Objective
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+  """Where and how long a stage trains."""
+
+  name: str              # What the console and metrics.jsonl call it.
+  workdir: pathlib.Path
+  mesh: jax.sharding.Mesh
+  num_steps: int         # Optimizer steps, or PPO iterations.
+  seed: int
+  save_every: int = 0    # Steps between checkpoints; 0 saves the last only.
+  num_microbatches: int = 1
+  console: metrics_lib.Console | None = None
+
+
+def run_stage(
+    stage: Stage, step: Callable, state, shardings,
+    make_batches: Callable[[int], Iterator],
+):
+  """Runs `step` to the stage's end, from the newest checkpoint if there is one.
+
+  Args:
+    stage: where and how long.
+    step: `(state, batch) -> (state, metrics)`.
+    state: where a fresh run begins; any tree of arrays.
+    shardings: the same tree of shardings.
+    make_batches: from a step number to the iterator that begins there. Its
+      batches are host arrays.
+
+  Returns:
+    The state after the last step. An interrupted stage that is run again ends
+    in the state, bit for bit, of one that was not.
+  """
+  folder, start = stage.workdir / 'checkpoints', 0
+  if checkpoints.latest_step(folder) is not None:
+    state, start, _ = checkpoints.restore(folder, shaped(state, shardings))
+    if stage.console is not None:
+      stage.console.note(f'{stage.name}: resumed after step {start}')
+  rows = sharding.batch_sharding(stage.mesh)
+  batches = (sharding.put(batch, rows) for batch in make_batches(start))
+  hooks = [
+      loop.LogMetrics(
+          stage.workdir / 'metrics.jsonl', stage=stage.name, start=start,
+          num_steps=stage.num_steps, console=stage.console),
+      loop.SaveCheckpoints(
+          folder, every=stage.save_every, num_steps=stage.num_steps)]
+  return loop.fit(
+      step, state, batches, num_steps=stage.num_steps, start=start,
+      name=stage.name, hooks=hooks, console=stage.console)
+
+
+def train(
+    stage: Stage, objective: Objective, params, axes,
+    optimizer: optax.GradientTransformation,
+    make_batches: Callable[[int], Iterator], *,
+    annotate: Callable | None = None,
+):
+  """Trains `params` on an objective and returns the trained ones.
+
+  Args:
+    stage: where and how long.
+    objective: pure `(params, batch, key) -> (loss, metrics)`.
+    params: where to start; copied.
+    axes: their tree of logical axis names.
+    optimizer: one step of it per batch.
+    make_batches: see `run_stage`.
+    annotate: adds what frozen models say to each batch, on the device.
+  """
+  state, shardings = init_state(
+      params, axes, optimizer, mesh=stage.mesh, seed=stage.seed)
+  train_step = make_train_step(
+      objective, optimizer, shardings=shardings, mesh=stage.mesh,
+      num_microbatches=stage.num_microbatches)
+
+  def step(state, batch):
+    return train_step(state, annotate(batch) if annotate else batch)
+
+  return run_stage(stage, step, state, shardings, make_batches).params

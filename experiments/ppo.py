@@ -1,0 +1,146 @@
+"""PPO with a KL budget, from an SFT model and a reward model.
+
+  python -m experiments.ppo --workdir runs/ppo
+  python -m experiments.ppo --workdir runs/hack --kl-coef 0
+  python -m experiments.ppo --workdir runs/ppo --model DIR --reward-model DIR
+    --data FILE.jsonl
+
+`--kl-coef 0` takes the penalty away: the proxy reward climbs, and on the
+testbed, where gold is known, one sees it fall.
+"""
+
+import dataclasses
+import pathlib
+from typing import Annotated
+
+import tyro
+
+from alignjax import cli
+from alignjax import data
+from alignjax import hf
+from alignjax import models
+from alignjax import rollout
+from alignjax import runs
+from alignjax import sharding
+from alignjax import sources
+from alignjax import train
+from alignjax.types import InputError
+from experiments import reward
+from experiments import sft
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(runs.RunConfig):
+  """Settings of PPO. Where two defaults are given: testbed, folder."""
+
+  reward_model: str = ''             # Its folder; '' trains one here first.
+  reward_steps: int | None = None    # Steps of that. 190, 100.
+  num_steps: Annotated[int | None, tyro.conf.arg(
+      aliases=['--steps', '--iterations'])] = None  # Iterations. 60, 100.
+  batch_size: int | None = None      # Responses in an iteration. 128, 32.
+  max_length: int | None = None      # Tokens, prompt and response. 48, 512.
+  max_new_tokens: int | None = None  # Tokens of a response. 32, 128.
+  learning_rate: float | None = None  # Of the policy. 3e-4, 1e-6.
+  value_learning_rate: float | None = None  # 1e-3, 1e-5.
+  kl_coef: float | None = None       # KL penalty's start, 1/nats. 0.1, 0.05.
+  kl_target: float | None = None     # Nats per response. 2, 6.
+  kl_horizon: float | None = None    # Responses it reacts in. 640, 10000.
+  gamma: float = 1.0                 # Discount per token.
+  lam: float = 0.95                  # GAE's lambda.
+  clip: float = 0.2                  # Of the probability ratio.
+  value_clip: float = 0.2            # Of the values.
+  num_epochs: int = 2                # Passes over each rollout.
+  num_minibatches: int = 2           # Optimizer steps in each pass.
+  num_microbatches: int = 1          # Parts of a minibatch, to save memory.
+  missing_eos_penalty: float = 1.0   # Off the reward of a cut response.
+  temperature: float = 1.0           # Of sampling.
+  chunk_size: int | None = None      # Columns unembedded at one time.
+
+  @property
+  def num_optimizer_steps(self) -> int:
+    """Optimizer steps over all iterations."""
+    return self.num_steps * self.num_epochs * self.num_minibatches
+
+
+def resolve(cfg: Config) -> Config:
+  """The config with no setting left open."""
+  return runs.with_defaults(
+      cfg,
+      testbed=dict(num_steps=60, batch_size=128, max_length=48,
+                   max_new_tokens=32, learning_rate=3e-4, reward_steps=190,
+                   value_learning_rate=1e-3, kl_coef=0.1, kl_target=2.0,
+                   kl_horizon=640.0),
+      folder=dict(num_steps=100, batch_size=32, max_length=512,
+                  max_new_tokens=128, learning_rate=1e-6, reward_steps=100,
+                  value_learning_rate=1e-5, kl_coef=0.05, kl_target=6.0,
+                  kl_horizon=10_000.0))
+
+
+def main(cfg: Config) -> str:
+  """Trains, and returns the policy's folder."""
+  cfg = resolve(cfg)
+  run = runs.start(cfg, 'ppo')
+  if run.is_done:
+    return str(run.model_dir)
+  check(cfg, run)
+  policy = sft.policy_folder(cfg)
+  model, params, tokenizer = runs.load_policy(policy)
+  reward_config, reward_params = hf.load_reward_model(reward_folder(cfg, policy))
+  scalar = models.ScalarModel(reward_config)
+  width = cfg.max_length - cfg.max_new_tokens
+  rows, observe = sources.ppo_prompts(run, cfg, tokenizer, width)
+
+  settings = train.PPOConfig(**{
+      f.name: getattr(cfg, f.name) for f in dataclasses.fields(train.PPOConfig)})
+  optimizers = [train.make_optimizer(rate, cfg.num_optimizer_steps)
+                for rate in (cfg.learning_rate, cfg.value_learning_rate)]
+  state, shardings = train.init_ppo_state(
+      model, scalar, params, reward_params, *optimizers, settings,
+      mesh=run.mesh, seed=cfg.seed)
+  of_policy, of_value = shardings.policy.params, shardings.value.params
+  iterate = train.make_ppo_iteration(
+      model, scalar, sharding.put(params, of_policy),
+      rollout.make_reward_fn(scalar, sharding.put(reward_params, of_value),
+                             mesh=run.mesh, param_shardings=of_value),
+      *optimizers, settings, shardings=shardings, mesh=run.mesh,
+      prompt_length=width, eos_id=tokenizer.eos_id, observe=observe,
+      chunk_size=cfg.chunk_size)
+  state = train.run_stage(
+      run.stage(cfg), iterate, state, shardings,
+      lambda start: data.prompt_batches(
+          rows, batch_size=cfg.batch_size, max_length=width, seed=cfg.seed,
+          start=start))
+  run.save_model(model, state.policy.params, tokenizer)
+  run.finish({'prompts': len(rows)})
+  return str(run.model_dir)
+
+
+def check(cfg: Config, run: runs.Run) -> None:
+  """Refuses sizes that do not fit together, before anything compiles."""
+  shards = run.num_shards
+  data.check_batch_size(cfg.batch_size, shards)
+  if cfg.batch_size % (cfg.num_minibatches * shards):
+    raise InputError(
+        f'batch_size={cfg.batch_size} does not split into num_minibatches='
+        f'{cfg.num_minibatches} over {shards} data shards; use a multiple of '
+        f'{cfg.num_minibatches * shards}, or fewer minibatches')
+  if not 0 < cfg.max_new_tokens < cfg.max_length:
+    raise InputError(
+        f'max_new_tokens={cfg.max_new_tokens} leaves no room for a prompt in '
+        f'max_length={cfg.max_length}; use less, or a longer max_length')
+
+
+def reward_folder(cfg: Config, policy: str) -> str:
+  """The reward model's folder; without one, it is trained here first."""
+  if cfg.reward_model:
+    return cfg.reward_model
+  return reward.main(reward.Config(
+      workdir=str(pathlib.Path(cfg.workdir) / 'reward'), model=policy,
+      data=cfg.data, num_steps=cfg.reward_steps, max_length=cfg.max_length,
+      batch_size=None if runs.is_testbed(policy) else cfg.batch_size,
+      resume=True, seed=cfg.seed, mesh=cfg.mesh, plain=cfg.plain,
+      long_prompts=cfg.long_prompts))
+
+
+if __name__ == '__main__':
+  cli.run(main, Config)

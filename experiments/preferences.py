@@ -1,0 +1,107 @@
+"""Preference data on the testbed: a policy answers, a panel ranks.
+
+  python -m experiments.preferences --workdir runs/prefs --model runs/sft/model
+
+K responses to each prompt are sampled, every annotator of the panel ranks
+them, and the majority of each pair becomes a line of `preferences.jsonl`;
+`preferences_test.jsonl` is the same for held-out dishes, without gold ties.
+"""
+
+import dataclasses
+import pathlib
+
+from alignjax import cli
+from alignjax import evaluation
+from alignjax import feedback
+from alignjax import rollout
+from alignjax import runs
+from alignjax import sharding
+from alignjax import sources
+from alignjax import testbed
+from experiments import sft
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(runs.RunConfig):
+  """Settings of the collection."""
+
+  num_prompts: int = 384       # Prompts of the train split.
+  num_test_prompts: int = 128  # Prompts of the test split.
+  num_samples: int = 4         # Responses to each prompt, K.
+  batch_size: int = 256        # Responses sampled at one time.
+  length_bias: float = 0.05    # Gold paid per length unit; see testbed.panel.
+  confidence_bias: float = 0.05  # Gold paid for a confident phrase.
+  list_bias: float = 0.05      # Gold paid for a list.
+
+
+def main(cfg: Config) -> str:
+  """Samples and ranks; returns the folder with both files."""
+  run = runs.start(cfg, 'preferences')
+  if run.is_done:
+    return str(run.workdir)
+  model, params, tokenizer = runs.load_policy(sft.policy_folder(cfg))
+  params = sharding.put(params, sharding.replicated(run.mesh))
+  generate = rollout.make_generate(
+      model, max_new_tokens=sources.RESPONSE_TOKENS, eos_id=tokenizer.eos_id,
+      mesh=run.mesh)
+  panel = testbed.panel(
+      cfg.seed, length_bias=cfg.length_bias, list_bias=cfg.list_bias,
+      confidence_bias=cfg.confidence_bias)
+  counts = {}
+  for split, count in (('train', cfg.num_prompts),
+                       ('test', cfg.num_test_prompts)):
+    prompts, rows = sources.testbed_prompts(split, count, cfg.seed, tokenizer)
+    with run.console.working(f'{cfg.num_samples} responses to {count} '
+                             f'{split} prompts'):
+      responses, _ = evaluation.sample_responses(
+          generate, params, rows, width=sources.PROMPT_TOKENS, mesh=run.mesh,
+          batch_size=cfg.batch_size, eos_id=tokenizer.eos_id, seed=cfg.seed,
+          num_samples=cfg.num_samples)
+    records = [
+        record for prompt, group in zip(prompts, responses, strict=True)
+        for record in rank(panel, prompt, group, tokenizer, cfg.seed)]
+    if split == 'test':
+      records = [r for r in records if r['gold_margin'] != 0.0]
+    suffix = '' if split == 'train' else '_test'
+    sources.write_jsonl(run.workdir / f'preferences{suffix}.jsonl', records)
+    counts[split] = len(records)
+    counts[f'{split}_agreement'] = sum(
+        r['gold_margin'] > 0 for r in records) / max(1, sum(
+            r['gold_margin'] != 0 for r in records))
+  run.console.note(f'preferences: {counts}')
+  run.finish(counts)
+  return str(run.workdir)
+
+
+def rank(panel, prompt, group, tokenizer, seed) -> list[dict]:
+  """The majority's pairs among one prompt's distinct responses."""
+  texts = {tokenizer.decode(r.tokens): r.is_complete for r in group}
+  if len(texts) < 2:
+    return []
+  ranks = [testbed.annotate(a, sources.WORLD, prompt, list(texts), seed,
+                            complete=list(texts.values())) for a in panel]
+  gold = {t: testbed.judge(sources.WORLD, prompt, t, complete=c).gold
+          for t, c in texts.items()}
+  responses = list(texts)
+  return [
+      {'prompt': prompt.text, 'chosen': responses[vote.winner],
+       'rejected': responses[vote.loser], 'agreement': vote.agreement,
+       'gold_margin': gold[responses[vote.winner]]
+                      - gold[responses[vote.loser]]}
+      for vote in feedback.majority_vote(ranks)
+      if responses[vote.winner] and responses[vote.loser]]
+
+
+def preference_files(cfg: runs.RunConfig, policy: str) -> tuple[str, str]:
+  """(train, test) files: `cfg.data`, or the testbed's, collected here."""
+  if cfg.data != 'testbed':
+    return cfg.data, ''
+  folder = pathlib.Path(main(Config(
+      workdir=str(pathlib.Path(cfg.workdir) / 'preferences'), model=policy,
+      resume=True, seed=cfg.seed, mesh=cfg.mesh)))
+  return (str(folder / 'preferences.jsonl'),
+          str(folder / 'preferences_test.jsonl'))
+
+
+if __name__ == '__main__':
+  cli.run(main, Config)

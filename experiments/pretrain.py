@@ -1,0 +1,69 @@
+"""Pretrains the testbed's base model on its corpus of web-like pages.
+
+  python -m experiments.pretrain --workdir runs/base
+
+The result continues pages and answers nothing: gold near 0. It is where the
+other experiments start when `--model` is `testbed`.
+"""
+
+import dataclasses
+
+import jax
+
+from alignjax import cli
+from alignjax import data
+from alignjax import models
+from alignjax import objectives
+from alignjax import runs
+from alignjax import sources
+from alignjax import testbed
+from alignjax import train
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(runs.RunConfig):
+  """Settings of the base model and its pretraining."""
+
+  num_steps: int = 900
+  batch_size: int = 32         # Documents.
+  max_length: int = 64         # Tokens; the longest document has 64.
+  learning_rate: float = 3e-3
+  num_documents: int = 12_000
+  num_layers: int = 3
+  hidden_size: int = 96
+  num_heads: int = 4
+
+
+def model_config(cfg: Config, vocab_size: int) -> models.ModelConfig:
+  """The testbed's decoder."""
+  return models.ModelConfig(
+      vocab_size=vocab_size, hidden_size=cfg.hidden_size,
+      intermediate_size=4 * cfg.hidden_size, num_layers=cfg.num_layers,
+      num_heads=cfg.num_heads, num_kv_heads=cfg.num_heads,
+      head_dim=cfg.hidden_size // cfg.num_heads, max_positions=cfg.max_length)
+
+
+def main(cfg: Config) -> str:
+  """Trains, and returns the model's folder."""
+  run = runs.start(cfg, 'pretrain')
+  if run.is_done:
+    return str(run.model_dir)
+  tokenizer = sources.testbed_tokenizer()
+  documents = testbed.corpus(sources.WORLD, cfg.seed, cfg.num_documents)
+  rows = data.tokenize_documents(
+      documents, tokenizer, max_length=cfg.max_length)
+  model = models.CausalLM(model_config(cfg, tokenizer.vocab_size))
+  params = train.train(
+      run.stage(cfg), objectives.sft(model),
+      model.init(jax.random.key(cfg.seed)), model.axes(),
+      train.make_optimizer(cfg.learning_rate, cfg.num_steps),
+      lambda start: data.demonstration_batches(
+          rows, batch_size=cfg.batch_size, max_length=cfg.max_length,
+          seed=cfg.seed, start=start))
+  run.save_model(model, params, tokenizer)
+  run.finish({'documents': len(documents)})
+  return str(run.model_dir)
+
+
+if __name__ == '__main__':
+  cli.run(main, Config)

@@ -1,0 +1,113 @@
+"""The reward model: Bradley-Terry on preference pairs.
+
+  python -m experiments.reward --workdir runs/reward
+  python -m experiments.reward --workdir runs/reward --model DIR --data FILE
+
+`--model` is the SFT model that it starts from. The result is a sequence
+classification folder with one label, the reward of a conversation's last token.
+"""
+
+import dataclasses
+from typing import Annotated
+
+import jax
+import numpy as np
+import tyro
+
+from alignjax import cli
+from alignjax import data
+from alignjax import evaluation
+from alignjax import models
+from alignjax import objectives
+from alignjax import rollout
+from alignjax import runs
+from alignjax import sharding
+from alignjax import sources
+from alignjax import train
+from experiments import preferences
+from experiments import sft
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(runs.RunConfig):
+  """Settings of the reward model. Two defaults: testbed, folder."""
+
+  test_data: str = ''                # Held-out pairs; '' holds out of --data.
+  num_steps: Annotated[
+      int | None, tyro.conf.arg(aliases=['--steps'])] = None  # 190, 500.
+  batch_size: int | None = None      # Pairs. 32, 16.
+  max_length: int | None = None      # Tokens, prompt and response. 48, 512.
+  learning_rate: float | None = None  # 5e-4, 1e-5.
+  num_microbatches: int = 1          # Parts of a batch, to save memory.
+  centering: float = 0.0             # Weight of the squared reward sum.
+  num_held_out: int = 64             # Pairs kept back when no --test-data.
+
+
+def resolve(cfg: Config) -> Config:
+  """The config with no setting left open."""
+  return runs.with_defaults(
+      cfg,
+      testbed=dict(num_steps=190, batch_size=32, max_length=48,
+                   learning_rate=5e-4),
+      folder=dict(num_steps=500, batch_size=16, max_length=512,
+                  learning_rate=1e-5))
+
+
+def main(cfg: Config) -> str:
+  """Trains and measures; returns the reward model's folder."""
+  cfg = resolve(cfg)
+  run = runs.start(cfg, 'reward')
+  if run.is_done:
+    return str(run.model_dir)
+  data.check_batch_size(cfg.batch_size, run.num_shards)
+  policy = sft.policy_folder(cfg)
+  lm, lm_params, tokenizer = runs.load_policy(policy)
+  path, test_path = preferences.preference_files(cfg, policy)
+  rows = sources.preference_rows(run, cfg, tokenizer, path)
+  test_path = cfg.test_data or test_path
+  if test_path:
+    held_out = sources.preference_rows(run, cfg, tokenizer, test_path)
+  else:
+    rows, held_out = sources.hold_out(rows, cfg.num_held_out, cfg.seed)
+  model = models.ScalarModel(lm.config)
+  lm_params = {k: v for k, v in lm_params.items() if k != 'unembed'}
+  params = train.train(
+      run.stage(cfg, num_microbatches=cfg.num_microbatches),
+      objectives.reward(model, centering=cfg.centering),
+      model.init(jax.random.key(cfg.seed), lm_params), model.axes(),
+      train.make_optimizer(cfg.learning_rate, cfg.num_steps),
+      lambda start: data.preference_batches(
+          rows, batch_size=cfg.batch_size, max_length=cfg.max_length,
+          seed=cfg.seed, start=start))
+  run.save_model(model, params['backbone'], tokenizer, head=params['head'])
+  measured = measure(model, params, held_out, cfg, run.mesh)
+  run.console.note(f'reward model on held-out pairs: {measured}')
+  run.finish({'pairs': len(rows)} | measured)
+  return str(run.model_dir)
+
+
+def measure(model, params, pairs, cfg: Config, mesh) -> dict:
+  """Accuracy and calibration on held-out pairs."""
+  reward_fn = rollout.make_reward_fn(
+      model, params, mesh=mesh, param_shardings=jax.tree.map(
+          lambda x: x.sharding, params))
+  rewards = []
+  for batch in data.preference_batches(
+      pairs, batch_size=cfg.batch_size, max_length=cfg.max_length,
+      num_epochs=1, shuffle=False):
+    batch = sharding.put(batch, sharding.batch_sharding(mesh))
+    flat = lambda x: x.reshape(-1, x.shape[-1])
+    both = reward_fn(flat(batch.tokens), flat(batch.attention_mask))
+    rewards.append(np.asarray(both).reshape(-1, 2)[np.asarray(batch.weight) > 0])
+  chosen, rejected = np.concatenate(rewards).T
+  return {
+      'accuracy': float(evaluation.pair_accuracy(chosen, rejected)),
+      'held_out_pairs': len(chosen),
+      'calibration_error': float(
+          evaluation.expected_calibration_error(chosen - rejected)),
+      'mean_margin': float(np.mean(chosen - rejected)),
+  }
+
+
+if __name__ == '__main__':
+  cli.run(main, Config)

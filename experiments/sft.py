@@ -1,0 +1,86 @@
+"""Supervised fine-tuning: a base model learns to answer.
+
+  python -m experiments.sft --workdir runs/sft
+  python -m experiments.sft --workdir runs/sft --model DIR --data FILE.jsonl
+
+On the testbed it pretrains a base model first, unless `--model` names one.
+"""
+
+import dataclasses
+import pathlib
+from typing import Annotated
+
+import tyro
+
+from alignjax import cli
+from alignjax import data
+from alignjax import objectives
+from alignjax import runs
+from alignjax import sources
+from alignjax import train
+from experiments import pretrain
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(runs.RunConfig):
+  """Settings of SFT. Where two defaults are given: testbed, folder."""
+
+  num_steps: Annotated[
+      int | None, tyro.conf.arg(aliases=['--steps'])] = None  # 105, 500.
+  batch_size: int | None = None      # Rows. 32, 16.
+  max_length: int | None = None      # Tokens, prompt and response. 48, 512.
+  learning_rate: float | None = None  # 2e-3, 1e-5.
+  num_microbatches: int = 1          # Parts of a batch, to save memory.
+  chunk_size: int | None = None      # Columns unembedded at one time.
+
+
+def resolve(cfg: Config) -> Config:
+  """The config with no setting left open."""
+  return runs.with_defaults(
+      cfg,
+      testbed=dict(num_steps=105, batch_size=32, max_length=48,
+                   learning_rate=2e-3),
+      folder=dict(num_steps=500, batch_size=16, max_length=512,
+                  learning_rate=1e-5))
+
+
+def main(cfg: Config) -> str:
+  """Trains, and returns the model's folder."""
+  cfg = resolve(cfg)
+  run = runs.start(cfg, 'sft')
+  if run.is_done:
+    return str(run.model_dir)
+  data.check_batch_size(cfg.batch_size, run.num_shards)
+  model, params, tokenizer = runs.load_policy(base_folder(cfg))
+  rows = sources.demonstration_rows(run, cfg, tokenizer)
+  params = train.train(
+      run.stage(cfg, num_microbatches=cfg.num_microbatches),
+      objectives.sft(model, chunk_size=cfg.chunk_size), params, model.axes(),
+      train.make_optimizer(cfg.learning_rate, cfg.num_steps),
+      lambda start: data.demonstration_batches(
+          rows, batch_size=cfg.batch_size, max_length=cfg.max_length,
+          seed=cfg.seed, start=start))
+  run.save_model(model, params, tokenizer)
+  run.finish({'demonstrations': len(rows)})
+  return str(run.model_dir)
+
+
+def base_folder(cfg: runs.RunConfig) -> str:
+  """The model to start from; on the testbed, one pretrained here."""
+  if cfg.model != 'testbed':
+    return cfg.model
+  return pretrain.main(pretrain.Config(
+      workdir=str(pathlib.Path(cfg.workdir) / 'base'), resume=True,
+      seed=cfg.seed, mesh=cfg.mesh))
+
+
+def policy_folder(cfg: runs.RunConfig) -> str:
+  """The policy that later stages start from; on the testbed, an SFT model."""
+  if cfg.model != 'testbed':
+    return cfg.model
+  return main(Config(workdir=str(pathlib.Path(cfg.workdir) / 'sft'),
+                     resume=True, seed=cfg.seed, mesh=cfg.mesh))
+
+
+if __name__ == '__main__':
+  cli.run(main, Config)

@@ -1,0 +1,202 @@
+"""Claims about rows of ids: where the response lies and what is cut."""
+
+import dataclasses
+
+from hypothesis import given
+from hypothesis import strategies as st
+import numpy as np
+import pytest
+
+from alignjax import types
+from alignjax.data import formats
+from alignjax.data import tokenize
+
+words = st.lists(st.sampled_from('abc'), min_size=1, max_size=9).map(' '.join)
+
+
+def demonstration(prompt='q', response='r', where='f.jsonl:1'):
+  return formats.Demonstration(prompt, response, where)
+
+
+def error_of(function, *args, **settings) -> str:
+  with pytest.raises(types.InputError) as caught:
+    function(*args, **settings)
+  assert '\n' not in str(caught.value)
+  return str(caught.value)
+
+
+@given(prompt=words, response=words, max_length=st.integers(12, 24))
+def test_a_row_is_the_prompt_then_the_response_cut_at_the_end(
+    tokenizer, prompt, response, max_length):
+  row = tokenize.tokenize_demonstration(
+      demonstration(prompt, response), tokenizer, max_length=max_length)
+  before = tokenizer.prompt_tokens(prompt)
+  whole = before + tokenizer.response_tokens(response)
+  np.testing.assert_array_equal(row.tokens, whole[:max_length])
+  assert row.tokens.dtype == np.int32
+  assert row.prompt_length == len(before)
+  kept = row.tokens[row.prompt_length:]
+  is_whole = len(whole) <= max_length
+  assert np.sum(kept == tokenizer.eos_id) == int(is_whole)
+  assert not is_whole or kept[-1] == tokenizer.eos_id
+  assert np.sum(row.tokens == tokenizer.bos_id) == 1
+
+
+@given(prompt=words, chosen=words, rejected=words)
+def test_a_pair_shares_its_prompt(tokenizer, prompt, chosen, rejected):
+  pair = tokenize.tokenize_preference(
+      formats.Preference(prompt, chosen, rejected, 'f:1'), tokenizer,
+      max_length=24)
+  n = pair.chosen.prompt_length
+  assert n == pair.rejected.prompt_length
+  np.testing.assert_array_equal(
+      pair.chosen.tokens[:n], pair.rejected.tokens[:n])
+  for row, text in ((pair.chosen, chosen), (pair.rejected, rejected)):
+    np.testing.assert_array_equal(
+        row.tokens[n:], tokenizer.response_tokens(text))
+
+
+def test_plain_leaves_the_template_out(tokenizer):
+  row = tokenize.tokenize_demonstration(
+      demonstration('a b', 'c'), tokenizer, max_length=9, plain=True)
+  assert row.prompt_length == 3
+  assert tokenizer.user_id not in row.tokens
+
+
+def test_a_prompt_with_no_room_behind_it_is_refused(tokenizer):
+  # BOS, user, 5 words, assistant: 8 tokens.
+  row = demonstration('a b c d e', 'r', 'x.jsonl:9')
+  fits = tokenize.tokenize_demonstration(row, tokenizer, max_length=9)
+  assert len(fits.tokens) == 9
+  for function, rows in ((tokenize.tokenize_demonstration, row),
+                         (tokenize.tokenize_demonstrations, [row])):
+    assert error_of(function, rows, tokenizer, max_length=8) == (
+        'x.jsonl:9: the prompt has 8 tokens, which leaves no room for a'
+        ' response in max_length=8; raise max_length to 9 or more, or pass'
+        ' --long-prompts drop (or left).')
+
+
+def test_a_prompt_to_sample_from_may_fill_its_row(tokenizer):
+  row = formats.PromptOnly('a b c d e', 'x:9')
+  fits = tokenize.tokenize_prompt(row, tokenizer, max_length=8)
+  assert len(fits.tokens) == 8
+  assert 'more than max_length=7; raise max_length to 8' in error_of(
+      tokenize.tokenize_prompt, row, tokenizer, max_length=7)
+
+
+def test_long_prompts_can_be_dropped_and_are_counted(tokenizer):
+  rows = [demonstration('a', 'r', 'f:1'),
+          demonstration('a b c d e', 'r', 'f:2')]
+  kept, fitted = tokenize.tokenize_demonstrations(
+      rows, tokenizer, max_length=8, long_prompts='drop')
+  assert len(kept) == 1
+  assert fitted.dropped == (('long prompt', 'f:2'),)
+  assert str(fitted) == (
+      '1 rows fit max_length=8; dropped 1: long prompt (line 2)')
+
+
+def test_long_prompts_can_lose_their_beginning_but_not_bos(tokenizer):
+  rows = [demonstration('a b c d e', 'r', 'f:2')]
+  (row,), fitted = tokenize.tokenize_demonstrations(
+      rows, tokenizer, max_length=6, long_prompts='left')
+  prompt = tokenizer.prompt_tokens('a b c d e')
+  np.testing.assert_array_equal(
+      row.tokens, prompt[:1] + prompt[-3:] + tokenizer.response_tokens('r'))
+  assert row.prompt_length == 4
+  assert fitted.cut_prompts == ('f:2',) and not fitted.cut_responses
+  assert 'cut 1 prompts at the start' in str(fitted)
+
+
+@given(prompt=words, response=words, max_length=st.integers(2, 8))
+def test_cutting_on_the_left_leaves_room_for_a_response(
+    tokenizer, prompt, response, max_length):
+  (row,), _ = tokenize.tokenize_demonstrations(
+      [demonstration(prompt, response)], tokenizer, max_length=max_length,
+      long_prompts='left')
+  assert 1 <= row.prompt_length < len(row.tokens) <= max_length
+  np.testing.assert_array_equal(
+      row.tokens[row.prompt_length:],
+      tokenizer.response_tokens(response)[:len(row.tokens)-row.prompt_length])
+
+
+def test_responses_that_were_cut_are_counted(tokenizer):
+  rows = [demonstration('a', 'b c', 'f:1'), demonstration('a', 'b c d', 'f:2')]
+  kept, fitted = tokenize.tokenize_demonstrations(
+      rows, tokenizer, max_length=7)
+  assert fitted.cut_responses == ('f:2',)
+  assert [row.tokens[-1] == tokenizer.eos_id for row in kept] == [True, False]
+  assert 'cut 1 responses at the end' in str(fitted)
+
+
+def test_pairs_that_are_equal_once_cut_are_dropped_by_name(tokenizer):
+  rows = [formats.Preference('a', 'b c d x', 'b c d y', 'f:1'),
+          formats.Preference('a', 'x', 'y', 'f:2')]
+  kept, fitted = tokenize.tokenize_preferences(rows, tokenizer, max_length=7)
+  assert len(kept) == 1
+  assert fitted.dropped == (('equal once cut', 'f:1'),)
+
+
+def test_prompts_keep_their_number_when_others_are_dropped(tokenizer):
+  rows = [formats.PromptOnly(text, 'f:1') for text in ('a b c d e', 'a', 'b')]
+  kept, _ = tokenize.tokenize_prompts(
+      rows, tokenizer, max_length=5, long_prompts='drop')
+  assert [row.prompt_id for row in kept] == [1, 2]
+
+
+def test_no_row_left_is_an_error(tokenizer):
+  rows = [demonstration('a b c d e', 'r', 'f:2')]
+  message = error_of(tokenize.tokenize_demonstrations, rows, tokenizer,
+                     max_length=4, long_prompts='drop')
+  assert 'no row is left at max_length=4' in message
+  assert 'long prompt (line 2)' in message
+  assert 'there were no records' in error_of(
+      tokenize.tokenize_demonstrations, [], tokenizer, max_length=4)
+
+
+def test_an_unknown_way_with_long_prompts_is_refused(tokenizer):
+  assert "long_prompts='right' is not known" in error_of(
+      tokenize.tokenize_demonstrations, [], tokenizer, max_length=4,
+      long_prompts='right')
+
+
+def test_eos_inside_a_response_is_refused(tokenizer):
+  class Leaky(type(tokenizer)):
+    """Takes the word EOS for the token, as a careless tokenizer does."""
+
+    def encode(self, text):
+      return [self.eos_id if w == 'EOS' else 9 for w in text.split()]
+
+  message = error_of(
+      tokenize.tokenize_demonstration, demonstration(response='a EOS b'),
+      Leaky(), max_length=20)
+  assert 'f.jsonl:1: the response holds' in message
+  assert 'at its token 1 of 4' in message
+
+
+@given(st.lists(st.integers(0, 7), max_size=3), st.integers(2, 4))
+def test_documents_are_kept_whole_or_split_in_order(lengths, length):
+  documents = [list(range(n)) for n in lengths]
+  rows = tokenize.pack_documents(documents, length)
+  assert all(2 <= len(r.tokens) <= length for r in rows)
+  assert all(r.prompt_length == 1 for r in rows)
+  left_out = sum(n % length == 1 for n in lengths)
+  assert sum(len(row.tokens) for row in rows) == sum(lengths) - left_out
+  whole = [d for d in documents if 2 <= len(d) <= length]
+  assert all(any(list(r.tokens) == d for r in rows) for d in whole)
+
+
+def test_a_document_lies_between_bos_and_eos(tokenizer):
+  (row,) = tokenize.tokenize_documents(['a b'], tokenizer, max_length=8)
+  assert list(row.tokens) == [1, *tokenizer.encode('a b'), 0]
+
+
+def test_a_row_of_one_token_cannot_be_trained_on():
+  assert 'length=1 leaves no token' in error_of(
+      tokenize.pack_documents, [[1, 2]], 1)
+
+
+def test_fitted_cannot_be_changed(tokenizer):
+  _, fitted = tokenize.tokenize_demonstrations(
+      [demonstration()], tokenizer, max_length=9)
+  with pytest.raises(dataclasses.FrozenInstanceError):
+    fitted.num_rows = 2

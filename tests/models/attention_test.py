@@ -1,0 +1,79 @@
+"""Masks and rotary positions, by small tables and identities."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from alignjax.models import attention
+
+
+def test_branches_see_the_prompt_and_themselves():
+  branches = jnp.array([[0, 0, 1, 1, 2, 2]])
+  seen = attention.visible(jnp.ones((1, 6), bool), branches=branches)[0]
+  expected = [[1, 0, 0, 0, 0, 0],
+              [1, 1, 0, 0, 0, 0],
+              [1, 1, 1, 0, 0, 0],
+              [1, 1, 1, 1, 0, 0],
+              [1, 1, 0, 0, 1, 0],
+              [1, 1, 0, 0, 1, 1]]
+  np.testing.assert_array_equal(seen, np.array(expected, bool))
+
+
+def test_segments_do_not_see_each_other():
+  segments = jnp.array([[1, 1, 2, 2]])
+  seen = attention.visible(jnp.ones((1, 4), bool), segments)[0]
+  assert not seen[2:, :2].any() and seen[3, 2] and seen[1, 0]
+
+
+def test_padding_is_never_seen():
+  mask = jnp.array([[0, 1, 1], [1, 1, 0]], bool)
+  seen = attention.visible(mask)
+  assert not seen[0, :, 0].any() and not seen[1, :, 2].any()
+
+
+def test_positions_count_real_tokens_on_either_side_of_padding():
+  mask = jnp.array([[0, 0, 1, 1, 1], [1, 1, 1, 0, 0]], bool)
+  positions = attention.count_positions(mask)
+  np.testing.assert_array_equal(positions, [[0, 0, 0, 1, 2], [0, 1, 2, 2, 2]])
+
+
+@pytest.mark.parametrize('offset', [1, 17])
+def test_rotated_products_depend_on_relative_position_only(offset):
+  q, k = jax.random.normal(jax.random.key(0), (2, 1, 5, 2, 8))
+  positions = jnp.arange(5)[None]
+
+  def scores(shift):
+    rotated = [attention.rotate(x, positions + shift, theta=100.0)
+               for x in (q, k)]
+    return jnp.einsum('bthd,bshd->bhts', *rotated)
+
+  np.testing.assert_allclose(scores(0), scores(offset), atol=1e-5)
+
+
+def test_rotation_keeps_lengths_and_leaves_position_zero_alone():
+  x = jax.random.normal(jax.random.key(0), (1, 3, 2, 8))
+  rotated = attention.rotate(x, jnp.array([[0, 1, 9]]), theta=100.0)
+  np.testing.assert_allclose(rotated[:, 0], x[:, 0], atol=1e-6)
+  np.testing.assert_allclose(jnp.linalg.norm(rotated, axis=-1),
+                             jnp.linalg.norm(x, axis=-1), rtol=1e-5)
+
+
+def test_grouped_queries_equal_repeated_keys():
+  keys = jax.random.split(jax.random.key(0), 3)
+  q = jax.random.normal(keys[0], (2, 4, 6, 8))
+  k, v = (jax.random.normal(key, (2, 4, 3, 8)) for key in keys[1:])
+  seen = attention.visible(jnp.ones((2, 4), bool))
+  grouped = attention.attend(q, k, v, seen)
+  repeat = lambda x: jnp.repeat(x, 2, axis=2)
+  np.testing.assert_allclose(
+      grouped, attention.attend(q, repeat(k), repeat(v), seen), atol=1e-5)
+
+
+def test_hidden_keys_change_nothing_and_blind_rows_are_finite():
+  q, k, v = jax.random.normal(jax.random.key(0), (3, 1, 3, 2, 8))
+  seen = jnp.array([[[1, 0, 0], [1, 1, 0], [0, 0, 0]]], bool)
+  out = attention.attend(q, k, v, seen)
+  changed = attention.attend(q, k.at[:, 2].set(99.0), v.at[:, 2].set(9.0), seen)
+  np.testing.assert_array_equal(out[:, :2], changed[:, :2])
+  assert jnp.isfinite(out).all()

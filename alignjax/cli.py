@@ -27,7 +27,7 @@ def run(main: Callable[[Config], object], config: type[Config]) -> None:
   does not exist.
   """
   cfg = _parse(config, sys.argv[1:])
-  sharding.use_cpu_cores()
+  sharding.use_cpu()
   use_compilation_cache()
   with one_line_errors():
     main(cfg)

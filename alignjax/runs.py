@@ -24,6 +24,9 @@ from alignjax import train
 from alignjax.models import CausalLM
 from alignjax.types import InputError
 
+# In a model's folder: it speaks the testbed's language.
+TESTBED_MARK = 'testbed.json'
+
 # Settings that may differ between a run and its continuation.
 _FREE = ('workdir', 'resume', 'mesh', 'save_every')
 
@@ -54,6 +57,7 @@ class Run:
   console: metrics_lib.Console
   mesh: jax.sharding.Mesh
   started: float
+  is_testbed: bool
 
   @property
   def model_dir(self) -> pathlib.Path:
@@ -85,8 +89,8 @@ class Run:
     """Writes the result to `model/`; marks a testbed model as one."""
     hf.save_model(self.model_dir, model.config, params, tokenizer=tokenizer,
                   head=head)
-    if tokenizer.vocab_size == 432:
-      write_json(self.model_dir / 'testbed.json', {'world': 0})
+    if self.is_testbed:
+      write_json(self.model_dir / TESTBED_MARK, {'world': 0})
 
   def finish(self, summary: dict) -> dict:
     """Writes summary.json, the last file of a run, and returns it."""
@@ -117,7 +121,7 @@ def with_defaults(cfg: RunConfig, *, testbed: dict, folder: dict) -> RunConfig:
 
 def is_testbed(model: str) -> bool:
   """Whether `--model` is the testbed or a folder that one of its runs wrote."""
-  return model == 'testbed' or (pathlib.Path(model) / 'testbed.json').exists()
+  return model == 'testbed' or (pathlib.Path(model) / TESTBED_MARK).exists()
 
 
 def start(cfg: RunConfig, name: str) -> Run:
@@ -141,7 +145,8 @@ def start(cfg: RunConfig, name: str) -> Run:
   mesh = sharding.make_mesh(cfg.mesh)
   workdir.mkdir(parents=True, exist_ok=True)
   write_json(path, config)
-  return Run(workdir, name, metrics_lib.Console(), mesh, time.monotonic())
+  return Run(workdir, name, metrics_lib.Console(), mesh,
+             time.monotonic(), is_testbed(cfg.model))
 
 
 def _check_same(config: dict, before: dict, cfg: RunConfig) -> None:

@@ -1,5 +1,7 @@
 """One mesh, one table of logical axis rules, and the shardings they imply."""
 
+import contextlib
+import ctypes
 import math
 import os
 
@@ -9,6 +11,9 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from alignjax.types import InputError
+
+# From glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 AXES = ('data', 'fsdp', 'tensor')
 
@@ -27,13 +32,20 @@ RULES: dict[str, tuple[str, ...]] = {
 }
 
 
-def use_cpu_cores() -> None:
-  """Lets each CPU core be a device, when CPUs are all there is to run on.
+def use_cpu() -> None:
+  """Prepares CPUs, when they are all there is to run on.
 
-  XLA leaves a second core mostly idle on small models; as two data-parallel
-  devices they share the batch. A power of two, at most 8. Call before any
-  array is made; an XLA_FLAGS device count, or an accelerator, wins.
+  Each core becomes a device (a power of two, at most 8): XLA leaves a second
+  core mostly idle on small models; as two data-parallel devices they share the
+  batch. And freed memory is kept by the process: the buffers of one step are
+  those of the next, while glibc would return and fault in every large one.
+
+  Call before any array is made. An XLA_FLAGS device count wins.
   """
+  with contextlib.suppress(OSError, AttributeError):  # Not glibc: no loss.
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+    libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
   if 'xla_force_host_platform_device_count' in os.environ.get('XLA_FLAGS', ''):
     return
   cores = len(os.sched_getaffinity(0))

@@ -31,6 +31,7 @@ class Config(runs.RunConfig):
   num_documents: int = 12_000
   num_layers: int = 3
   hidden_size: int = 96
+  intermediate_size: int = 256
   num_heads: int = 4
 
 
@@ -38,7 +39,7 @@ def model_config(cfg: Config, vocab_size: int) -> models.ModelConfig:
   """The testbed's decoder."""
   return models.ModelConfig(
       vocab_size=vocab_size, hidden_size=cfg.hidden_size,
-      intermediate_size=4 * cfg.hidden_size, num_layers=cfg.num_layers,
+      intermediate_size=cfg.intermediate_size, num_layers=cfg.num_layers,
       num_heads=cfg.num_heads, num_kv_heads=cfg.num_heads,
       head_dim=cfg.hidden_size // cfg.num_heads, max_positions=cfg.max_length)
 

@@ -111,15 +111,15 @@ def test_all_equal_their_definitions_in_float64(chunk_size, temperature):
       'exact_kl': np.sum(np.exp(slow) * (slow - slow_ref), axis=-1),
   }
   for name, fn in functions(**kwargs).items():
-    out = fn(hidden, unembedding)
+    out = jax.jit(fn)(hidden, unembedding)
     np.testing.assert_array_equal(out[:, 0], 0.0)
     np.testing.assert_allclose(
         out[:, 1:], expected[name], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
-# Of 6 columns, 1 and 3 divide them, 4 does not and 100 holds them all.
+# Of 6 columns: 1 and 3 divide them, 4 does not.
 @pytest.mark.parametrize('name, chunk_sizes', [
-    ('token_logprobs', [1, 3, 4, 100]),
+    ('token_logprobs', [1, 3, 4]),
     ('token_log_normalizers', [4]),
     ('token_entropy', [4]),
     ('exact_kl', [4]),
@@ -144,7 +144,7 @@ def test_the_chunk_size_changes_neither_value_nor_gradient(name, chunk_sizes):
     chex.assert_trees_all_close(run(chunk_size), whole, atol=1e-5)
 
 
-@pytest.mark.parametrize('start', [1, 4, T - 1, T, T + 2])
+@pytest.mark.parametrize('start', [1, 4, T, T + 2])
 def test_start_only_silences_the_columns_before_it(start):
   hidden, unembedding = case()[:2]
   chunk_size = 2 if start == 4 else None
@@ -153,7 +153,7 @@ def test_start_only_silences_the_columns_before_it(start):
     whole = np.array(fn(hidden, unembedding))
     whole[:, :start] = 0.0
     np.testing.assert_allclose(
-        late[name](hidden, unembedding), whole, atol=1e-6)
+        jax.jit(late[name])(hidden, unembedding), whole, atol=1e-6)
 
 
 def test_columns_before_start_are_not_unembedded():
@@ -201,13 +201,20 @@ def test_the_last_hidden_state_has_no_gradient(name):
   assert np.all(np.any(gradient[:, :-1] != 0, axis=-1))
 
 
-def test_one_column_gives_zeros():
+def test_a_chunk_longer_than_the_row_is_the_row():
   hidden, unembedding = case()[:2]
-  for chunk_size in (None, 1):
-    for name, fn in functions(chunk_size=chunk_size).items():
-      if name in ('token_entropy', 'token_log_normalizers'):
-        np.testing.assert_array_equal(
-            fn(hidden[:, :1], unembedding), np.zeros((B, 1)))
+  np.testing.assert_array_equal(
+      token_entropy(hidden, unembedding, chunk_size=100),
+      token_entropy(hidden, unembedding))
+
+
+@pytest.mark.parametrize('chunk_size', [None, 1])
+def test_a_row_of_one_column_gives_zeros(chunk_size):
+  hidden, unembedding, tokens = case()[:3]
+  np.testing.assert_array_equal(
+      token_logprobs(
+          hidden[:, :1], unembedding, tokens[:, :1], chunk_size=chunk_size),
+      np.zeros((B, 1)))
 
 
 def test_probabilities_of_all_tokens_sum_to_one():
@@ -268,8 +275,8 @@ def test_kl_at_the_reference_is_zero_with_zero_gradient():
 
 def test_no_gradient_reaches_the_reference():
   hidden, unembedding, _, ref_hidden, ref_unembedding = case()
-  gradients = jax.grad(
-      lambda *x: jnp.sum(exact_kl(*x, chunk_size=4)), (2, 3))(
+  gradients = jax.jit(jax.grad(
+      lambda *x: jnp.sum(exact_kl(*x, chunk_size=4)), (2, 3)))(
           hidden, unembedding, ref_hidden, ref_unembedding)
   for gradient in gradients:
     np.testing.assert_array_equal(gradient, 0.0)
@@ -325,8 +332,8 @@ def test_gradient_of_a_float32_unembedding_is_summed_in_float32():
   hidden = jnp.ones((1, 601, 1), jnp.bfloat16)
   unembedding = jnp.zeros((2, 1))
   tokens = jnp.zeros((1, 601), jnp.int32)
-  gradient = jax.grad(lambda w: jnp.sum(
-      token_logprobs(hidden, w, tokens, chunk_size=1)))(unembedding)
+  gradient = jax.jit(jax.grad(lambda w: jnp.sum(
+      token_logprobs(hidden, w, tokens, chunk_size=1))))(unembedding)
   np.testing.assert_allclose(gradient, [[300.0], [-300.0]])
 
 

@@ -24,7 +24,10 @@ import numpy as np
 from alignjax import types
 from alignjax.data import formats
 
-LongPrompts = Literal['error', 'drop', 'left']
+LongPrompts = Literal['auto', 'error', 'drop', 'left']
+
+# Under 'auto', the share of a file's rows that may be dropped as too long.
+_MAX_LONG = 0.25
 
 
 class Tokenizer(Protocol):
@@ -287,10 +290,10 @@ class _Notes:
   """Collects what was cut and dropped while rows are fitted."""
 
   def __init__(self, max_length: int, long_prompts: str, room: int = 1):
-    if long_prompts not in ('error', 'drop', 'left'):
+    if long_prompts not in ('auto', 'error', 'drop', 'left'):
       raise types.InputError(
-          f"long_prompts={long_prompts!r} is not known; use 'error', 'drop' or"
-          " 'left'."
+          f"long_prompts={long_prompts!r} is not known; use 'auto', 'error',"
+          " 'drop' or 'left'."
       )
     self.max_length = max_length
     self.long_prompts = long_prompts
@@ -298,6 +301,7 @@ class _Notes:
     self.cut_responses: list[str] = []
     self.cut_prompts: list[str] = []
     self.dropped: list[tuple[str, str]] = []
+    self.first_long: _LongPromptError | None = None
 
   def fit(
       self,
@@ -310,10 +314,11 @@ class _Notes:
     try:
       _check_room(where, len(prompt), self.max_length, room=self.room)
       return prompt
-    except _LongPromptError:
+    except _LongPromptError as error:
       if self.long_prompts == 'error':
         raise
-    if self.long_prompts == 'drop':
+      self.first_long = self.first_long or error
+    if self.long_prompts in ('auto', 'drop'):
       self.dropped.append(('long prompt', where))
       return None
     # A response keeps at most half of the row, or there is no prompt left.
@@ -329,7 +334,11 @@ class _Notes:
       self.cut_responses.append(where)
 
   def finish(self, num_rows: int) -> Fitted:
-    """The summary; InputError if nothing is left to train on."""
+    """The summary; InputError if too much or everything was dropped."""
+    num_long = sum(reason == 'long prompt' for reason, _ in self.dropped)
+    if self.long_prompts == 'auto' and (
+        num_long > _MAX_LONG * (num_rows + len(self.dropped))):
+      raise self.first_long
     if not num_rows:
       what = (
           formats.summarize_dropped(self.dropped)

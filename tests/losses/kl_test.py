@@ -163,8 +163,8 @@ def test_emitting_what_the_reference_forbids_costs_infinity():
 def test_finite_at_fifty_nats_and_float32_out(fn, dtype):
   x = jnp.array([[-50, 0, 50, 0], [0, 50, -50, -50]], dtype)
   ref = jnp.array([[0, -50, 0, 50], [0, 0, 0, 0]], dtype)
-  out = fn(x, ref)
-  gradient = jax.grad(lambda x: jnp.sum(fn(x, ref)))(x)
+  out, pullback = jax.vjp(jax.jit(lambda x: fn(x, ref)), x)
+  gradient, = pullback(jnp.ones_like(out))
   assert out.dtype == jnp.float32
   assert np.all(np.isfinite(out)) and np.all(np.isfinite(gradient))
 

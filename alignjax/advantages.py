@@ -54,9 +54,9 @@ def token_rewards(
   chex.assert_type((reward, kl, response_mask), (float, float, bool))
 
   num_left = jnp.cumsum(response_mask[:, ::-1], axis=1)[:, ::-1]
-  is_last = response_mask & (num_left == 1)
+  # A hole before the last response token has one left too; it is masked below.
   rewards = -kl_coef * kl.astype(jnp.float32) + jnp.where(
-      is_last, reward.astype(jnp.float32)[:, None], 0.0)
+      num_left == 1, reward.astype(jnp.float32)[:, None], 0.0)
   return jax.lax.stop_gradient(jnp.where(response_mask, rewards, 0.0))
 
 

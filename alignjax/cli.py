@@ -3,6 +3,7 @@
 from collections.abc import Callable
 import contextlib
 import difflib
+import inspect
 import io
 import os
 import pathlib
@@ -13,6 +14,7 @@ from typing import TypeVar
 import jax
 import tyro
 
+from alignjax import commands
 from alignjax import sharding
 from alignjax.types import InputError
 
@@ -26,29 +28,48 @@ def run(main: Callable[[Config], object], config: type[Config]) -> None:
   An `InputError` is printed as one line, with exit status 2. So is a flag that
   does not exist.
   """
-  cfg = _parse(config, sys.argv[1:])
+  cfg = _parse(config, sys.argv[1:], config_help(config))
   sharding.use_cpu()
   use_compilation_cache()
   with one_line_errors():
     main(cfg)
 
 
+def main() -> None:
+  """The `alignjax` command: `alignjax generate`, `alignjax score`."""
+  args = sys.argv[1:]
+  if not args or args[0] not in commands.COMMANDS:
+    _no_command(args)
+  config, command = commands.COMMANDS[args[0]]
+  cfg = _parse(config, args[1:], inspect.cleandoc(config.__doc__),
+               prog=f'alignjax {args[0]}')
+  sharding.use_cpu()
+  use_compilation_cache()
+  with one_line_errors('interrupted; nothing was written'):
+    command(cfg)
+
+
 @contextlib.contextmanager
-def one_line_errors():
+def one_line_errors(interrupted: str = (
+    'interrupted; the same command with --resume goes on from the last '
+    'checkpoint')):
   """Turns an `InputError` into one line on stderr and exit status 2."""
   try:
     yield
+    sys.stdout.flush()
   except InputError as error:
-    print(f'error: {error}', file=sys.stderr)
+    print('error:', ' '.join(str(error).splitlines()), file=sys.stderr)
     sys.exit(2)
+  except BrokenPipeError:  # `| head` has read enough.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(141)
   except KeyboardInterrupt:
-    print('interrupted; the same command with --resume goes on from the last '
-          'checkpoint', file=sys.stderr)
+    print(interrupted, file=sys.stderr)
     sys.exit(130)
 
 
 def use_compilation_cache() -> None:
-  """Keeps compiled programs between runs; JAX_COMPILATION_CACHE_DIR moves it."""
+  """Keeps compiled programs; JAX_COMPILATION_CACHE_DIR moves them."""
   if jax.config.jax_compilation_cache_dir is None:
     home = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
     jax.config.update('jax_compilation_cache_dir',
@@ -56,12 +77,53 @@ def use_compilation_cache() -> None:
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 
-def _parse(config: type[Config], args: list[str]) -> Config:
+def _no_command(args: list[str]) -> None:
+  """Help for `alignjax --help`; one line for anything else. Exits."""
+  names = list(commands.COMMANDS)
+  if args and args[0] in ('-h', '--help'):
+    summaries = [
+        f'  alignjax {name:<10} {config.__doc__.splitlines()[0]}'
+        for name, (config, _) in commands.COMMANDS.items()]
+    print('usage: alignjax COMMAND [flags]\n', *summaries,
+          '\nalignjax COMMAND --help lists the flags and their defaults.',
+          sep='\n')
+    sys.exit(0)
+  got = repr(args[0]) if args else 'none'
+  near = difflib.get_close_matches(args[0] if args else '', names, n=1)
+  offer = f'did you mean {near[0]}? ' if near else ''
+  print(f'error: the command is {got}; {offer}use one of {", ".join(names)}',
+        file=sys.stderr)
+  sys.exit(2)
+
+
+def _no_command(args: list[str]) -> None:
+  """Help for `alignjax --help`; one line for anything else. Exits."""
+  names = list(commands.COMMANDS)
+  if args and args[0] in ('-h', '--help'):
+    summaries = [
+        f'  alignjax {name:<10} {config.__doc__.splitlines()[0]}'
+        for name, (config, _) in commands.COMMANDS.items()]
+    print('usage: alignjax COMMAND [flags]\n', *summaries,
+          '\nalignjax COMMAND --help lists the flags and their defaults.',
+          sep='\n')
+    sys.exit(0)
+  got = repr(args[0]) if args else 'none'
+  near = difflib.get_close_matches(args[0] if args else '', names, n=1)
+  offer = f'did you mean {near[0]}? ' if near else ''
+  print(f'error: the command is {got}; {offer}use one of {", ".join(names)}',
+        file=sys.stderr)
+  sys.exit(2)
+
+
+def _parse(
+    config: type[Config], args: list[str], description: str,
+    prog: str | None = None,
+) -> Config:
   """tyro's parse, with its boxed messages folded into one line."""
   printed = io.StringIO()
   try:
     with contextlib.redirect_stderr(printed):
-      return tyro.cli(config, args=args, description=config_help(config))
+      return tyro.cli(config, prog=prog, args=args, description=description)
   except SystemExit as stop:
     if stop.code in (0, None):
       raise
@@ -77,7 +139,8 @@ def config_help(config: type) -> str:
 
 def _fold(message: str, config: type) -> str:
   """A boxed message as one line; a flag that is close is offered."""
-  text = re.sub(r'[╭╮╰╯│─]+', ' ', message)
+  text = re.sub(r'^╭.*╮$', ' ', message, flags=re.MULTILINE)  # Its title.
+  text = re.sub(r'[╭╮╰╯│─]+', ' ', text)
   unknown = re.search(r'Unrecognized (?:options|arguments)[^:]*:\s*(\S+)', text)
   if unknown:
     fields = getattr(config, '__dataclass_fields__', {})

@@ -92,6 +92,11 @@ class Run:
     if self.is_testbed:
       write_json(self.model_dir / TESTBED_MARK, {'world': 0})
 
+  def stage_summary(self, name: str) -> dict | None:
+    """What a stage in a folder of this run's left; None if it left nothing."""
+    path = self.workdir / name / 'summary.json'
+    return json.loads(path.read_text()) if path.exists() else None
+
   def finish(self, summary: dict) -> dict:
     """Writes summary.json, the last file of a run, and returns it."""
     seconds = round(time.monotonic() - self.started, 1)

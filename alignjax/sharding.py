@@ -84,7 +84,7 @@ def make_mesh(spec: str = 'data:-1') -> Mesh:
   if list(sizes.values()).count(-1) == 1 and known > 0:
     sizes = {n: len(devices) // known if s == -1 else s
              for n, s in sizes.items()}
-  if math.prod(sizes.values()) != len(devices) or min(sizes.values()) < 1:
+  if math.prod(sizes.values()) != len(devices) or min(1, *sizes.values()) < 1:
     raise InputError(
         f'mesh={spec!r} does not cover {len(devices)} devices; make the sizes '
         f'multiply to {len(devices)}, or give one axis -1')

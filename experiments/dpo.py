@@ -14,6 +14,7 @@ import tyro
 from alignjax import cli
 from alignjax import data
 from alignjax import objectives
+from alignjax import outcomes
 from alignjax import rollout
 from alignjax import runs
 from alignjax import sharding
@@ -49,9 +50,22 @@ def resolve(cfg: Config) -> Config:
 
 
 def main(cfg: Config) -> str:
-  """Trains, and returns the policy's folder."""
+  """Trains and reports; returns the model's folder."""
   cfg = resolve(cfg)
   run = runs.start(cfg, 'dpo')
+  folder = fit(cfg, run)
+  outcomes.write(run, cfg, {'sft': sft.policy_folder(cfg), 'dpo': folder})
+  return folder
+
+
+def stage(cfg: Config) -> str:
+  """Trains as a part of a larger run; returns the model's folder."""
+  cfg = resolve(cfg)
+  return fit(cfg, runs.start(cfg, 'dpo'))
+
+
+def fit(cfg: Config, run: runs.Run) -> str:
+  """Trains, unless that was done before, and returns the model's folder."""
   if run.is_done:
     return str(run.model_dir)
   data.check_batch_size(cfg.batch_size, run.num_shards)

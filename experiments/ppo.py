@@ -19,6 +19,7 @@ from alignjax import cli
 from alignjax import data
 from alignjax import hf
 from alignjax import models
+from alignjax import outcomes
 from alignjax import rollout
 from alignjax import runs
 from alignjax import sharding
@@ -34,7 +35,7 @@ class Config(runs.RunConfig):
   """Settings of PPO. Where two defaults are given: testbed, folder."""
 
   reward_model: str = ''             # Its folder; '' trains one here first.
-  reward_steps: int | None = None    # Steps of that. 190, 100.
+  reward_steps: int | None = None    # Steps of that. 250, 100.
   num_steps: Annotated[int | None, tyro.conf.arg(
       aliases=['--steps', '--iterations'])] = None  # Iterations. 60, 100.
   batch_size: int | None = None      # Responses in an iteration. 128, 32.
@@ -42,9 +43,9 @@ class Config(runs.RunConfig):
   max_new_tokens: int | None = None  # Tokens of a response. 32, 128.
   learning_rate: float | None = None  # Of the policy. 3e-4, 1e-6.
   value_learning_rate: float | None = None  # 1e-3, 1e-5.
-  kl_coef: float | None = None       # KL penalty's start, 1/nats. 0.1, 0.05.
-  kl_target: float | None = None     # Nats per response. 2, 6.
-  kl_horizon: float | None = None    # Responses it reacts in. 640, 10000.
+  kl_coef: float | None = None       # KL penalty's start, 1/nats. 0.2, 0.05.
+  kl_target: float | None = None     # Nats per response. 3, 6.
+  kl_horizon: float | None = None    # Responses it reacts in. 400, 10000.
   gamma: float = 1.0                 # Discount per token.
   lam: float = 0.95                  # GAE's lambda.
   clip: float = 0.2                  # Of the probability ratio.
@@ -55,6 +56,7 @@ class Config(runs.RunConfig):
   missing_eos_penalty: float = 1.0   # Off the reward of a cut response.
   temperature: float = 1.0           # Of sampling.
   chunk_size: int | None = None      # Columns unembedded at one time.
+  compare: str = ''                  # Another PPO workdir, for the report.
 
   @property
   def num_optimizer_steps(self) -> int:
@@ -67,9 +69,9 @@ def resolve(cfg: Config) -> Config:
   return runs.with_defaults(
       cfg,
       testbed=dict(num_steps=60, batch_size=128, max_length=48,
-                   max_new_tokens=32, learning_rate=3e-4, reward_steps=190,
-                   value_learning_rate=1e-3, kl_coef=0.1, kl_target=2.0,
-                   kl_horizon=640.0),
+                   max_new_tokens=32, learning_rate=3e-4, reward_steps=250,
+                   value_learning_rate=1e-3, kl_coef=0.2, kl_target=3.0,
+                   kl_horizon=400.0),
       folder=dict(num_steps=100, batch_size=32, max_length=512,
                   max_new_tokens=128, learning_rate=1e-6, reward_steps=100,
                   value_learning_rate=1e-5, kl_coef=0.05, kl_target=6.0,
@@ -77,9 +79,24 @@ def resolve(cfg: Config) -> Config:
 
 
 def main(cfg: Config) -> str:
-  """Trains, and returns the policy's folder."""
+  """Trains and reports; returns the model's folder."""
   cfg = resolve(cfg)
   run = runs.start(cfg, 'ppo')
+  folder = fit(cfg, run)
+  outcomes.write(run, cfg, {'sft': sft.policy_folder(cfg), 'ppo': folder},
+                  reward_model=reward_folder(cfg, sft.policy_folder(cfg)),
+                  compare=cfg.compare)
+  return folder
+
+
+def stage(cfg: Config) -> str:
+  """Trains as a part of a larger run; returns the model's folder."""
+  cfg = resolve(cfg)
+  return fit(cfg, runs.start(cfg, 'ppo'))
+
+
+def fit(cfg: Config, run: runs.Run) -> str:
+  """Trains, unless that was done before, and returns the model's folder."""
   if run.is_done:
     return str(run.model_dir)
   check(cfg, run)
@@ -92,7 +109,7 @@ def main(cfg: Config) -> str:
 
   settings = train.PPOConfig(**{
       f.name: getattr(cfg, f.name) for f in dataclasses.fields(train.PPOConfig)})
-  optimizers = [train.make_optimizer(rate, cfg.num_optimizer_steps)
+  optimizers = [train.make_optimizer(rate, cfg.num_optimizer_steps, decay='constant')
                 for rate in (cfg.learning_rate, cfg.value_learning_rate)]
   state, shardings = train.init_ppo_state(
       model, scalar, params, reward_params, *optimizers, settings,
@@ -134,7 +151,7 @@ def reward_folder(cfg: Config, policy: str) -> str:
   """The reward model's folder; without one, it is trained here first."""
   if cfg.reward_model:
     return cfg.reward_model
-  return reward.main(reward.Config(
+  return reward.stage(reward.Config(
       workdir=str(pathlib.Path(cfg.workdir) / 'reward'), model=policy,
       data=cfg.data, num_steps=cfg.reward_steps, max_length=cfg.max_length,
       batch_size=None if runs.is_testbed(policy) else cfg.batch_size,

@@ -25,20 +25,23 @@ from experiments import sft
 class Config(runs.RunConfig):
   """Settings of the collection."""
 
-  num_prompts: int = 384       # Prompts of the train split.
+  num_prompts: int = 2_000      # Prompts of the train split.
   num_test_prompts: int = 128  # Prompts of the test split.
   num_samples: int = 4         # Responses to each prompt, K.
   batch_size: int = 256        # Responses sampled at one time.
   length_bias: float = 0.05    # Gold paid per length unit; see testbed.panel.
   confidence_bias: float = 0.05  # Gold paid for a confident phrase.
   list_bias: float = 0.05      # Gold paid for a list.
+  noise: float = 0.15          # Of an annotator's taste, in gold.
 
 
-def main(cfg: Config) -> str:
-  """Samples and ranks; returns the folder with both files."""
+def stage(cfg: Config) -> tuple[str, str]:
+  """Samples and ranks; returns the train and the test file."""
   run = runs.start(cfg, 'preferences')
+  files = [str(run.workdir / f'preferences{suffix}.jsonl')
+           for suffix in ('', '_test')]
   if run.is_done:
-    return str(run.workdir)
+    return tuple(files)
   model, params, tokenizer = runs.load_policy(sft.policy_folder(cfg))
   params = sharding.put(params, sharding.replicated(run.mesh))
   generate = rollout.make_generate(
@@ -46,10 +49,10 @@ def main(cfg: Config) -> str:
       mesh=run.mesh)
   panel = testbed.panel(
       cfg.seed, length_bias=cfg.length_bias, list_bias=cfg.list_bias,
-      confidence_bias=cfg.confidence_bias)
+      confidence_bias=cfg.confidence_bias, noise=cfg.noise)
   counts = {}
-  for split, count in (('train', cfg.num_prompts),
-                       ('test', cfg.num_test_prompts)):
+  for path, split, count in zip(
+      files, ('train', 'test'), (cfg.num_prompts, cfg.num_test_prompts)):
     prompts, rows = sources.testbed_prompts(split, count, cfg.seed, tokenizer)
     with run.console.working(f'{cfg.num_samples} responses to {count} '
                              f'{split} prompts'):
@@ -62,15 +65,14 @@ def main(cfg: Config) -> str:
         for record in rank(panel, prompt, group, tokenizer, cfg.seed)]
     if split == 'test':
       records = [r for r in records if r['gold_margin'] != 0.0]
-    suffix = '' if split == 'train' else '_test'
-    sources.write_jsonl(run.workdir / f'preferences{suffix}.jsonl', records)
+    sources.write_jsonl(pathlib.Path(path), records)
     counts[split] = len(records)
     counts[f'{split}_agreement'] = sum(
         r['gold_margin'] > 0 for r in records) / max(1, sum(
             r['gold_margin'] != 0 for r in records))
   run.console.note(f'preferences: {counts}')
   run.finish(counts)
-  return str(run.workdir)
+  return tuple(files)
 
 
 def rank(panel, prompt, group, tokenizer, seed) -> list[dict]:
@@ -96,12 +98,10 @@ def preference_files(cfg: runs.RunConfig, policy: str) -> tuple[str, str]:
   """(train, test) files: `cfg.data`, or the testbed's, collected here."""
   if cfg.data != 'testbed':
     return cfg.data, ''
-  folder = pathlib.Path(main(Config(
+  return stage(Config(
       workdir=str(pathlib.Path(cfg.workdir) / 'preferences'), model=policy,
-      resume=True, seed=cfg.seed, mesh=cfg.mesh)))
-  return (str(folder / 'preferences.jsonl'),
-          str(folder / 'preferences_test.jsonl'))
+      resume=True, seed=cfg.seed, mesh=cfg.mesh))
 
 
 if __name__ == '__main__':
-  cli.run(main, Config)
+  cli.run(stage, Config)

@@ -14,10 +14,12 @@ from alignjax import cli
 from alignjax import data
 from alignjax import models
 from alignjax import objectives
+from alignjax import outcomes
 from alignjax import runs
 from alignjax import sources
 from alignjax import testbed
 from alignjax import train
+
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,18 @@ def model_config(cfg: Config, vocab_size: int) -> models.ModelConfig:
 def main(cfg: Config) -> str:
   """Trains, and returns the model's folder."""
   run = runs.start(cfg, 'pretrain')
+  folder = fit(cfg, run)
+  outcomes.write(run, cfg, {'base': folder}, reference='base')
+  return folder
+
+
+def stage(cfg: Config) -> str:
+  """Trains as a part of a larger run; returns the model's folder."""
+  return fit(cfg, runs.start(cfg, 'pretrain'))
+
+
+def fit(cfg: Config, run: runs.Run) -> str:
+  """Trains, unless that was done before, and returns the model's folder."""
   if run.is_done:
     return str(run.model_dir)
   tokenizer = sources.testbed_tokenizer()

@@ -19,6 +19,7 @@ from alignjax import data
 from alignjax import evaluation
 from alignjax import models
 from alignjax import objectives
+from alignjax import outcomes
 from alignjax import rollout
 from alignjax import runs
 from alignjax import sharding
@@ -34,10 +35,10 @@ class Config(runs.RunConfig):
 
   test_data: str = ''                # Held-out pairs; '' holds out of --data.
   num_steps: Annotated[
-      int | None, tyro.conf.arg(aliases=['--steps'])] = None  # 190, 500.
+      int | None, tyro.conf.arg(aliases=['--steps'])] = None  # 250, 500.
   batch_size: int | None = None      # Pairs. 32, 16.
   max_length: int | None = None      # Tokens, prompt and response. 48, 512.
-  learning_rate: float | None = None  # 5e-4, 1e-5.
+  learning_rate: float | None = None  # 7e-4, 1e-5.
   num_microbatches: int = 1          # Parts of a batch, to save memory.
   centering: float = 0.0             # Weight of the squared reward sum.
   num_held_out: int = 64             # Pairs kept back when no --test-data.
@@ -47,16 +48,29 @@ def resolve(cfg: Config) -> Config:
   """The config with no setting left open."""
   return runs.with_defaults(
       cfg,
-      testbed=dict(num_steps=190, batch_size=32, max_length=48,
-                   learning_rate=5e-4),
+      testbed=dict(num_steps=250, batch_size=32, max_length=48,
+                   learning_rate=7e-4),
       folder=dict(num_steps=500, batch_size=16, max_length=512,
                   learning_rate=1e-5))
 
 
 def main(cfg: Config) -> str:
-  """Trains and measures; returns the reward model's folder."""
+  """Trains and reports; returns the model's folder."""
   cfg = resolve(cfg)
   run = runs.start(cfg, 'reward')
+  folder = fit(cfg, run)
+  outcomes.write(run, cfg, {})
+  return folder
+
+
+def stage(cfg: Config) -> str:
+  """Trains as a part of a larger run; returns the model's folder."""
+  cfg = resolve(cfg)
+  return fit(cfg, runs.start(cfg, 'reward'))
+
+
+def fit(cfg: Config, run: runs.Run) -> str:
+  """Trains, unless that was done before, and returns the model's folder."""
   if run.is_done:
     return str(run.model_dir)
   data.check_batch_size(cfg.batch_size, run.num_shards)

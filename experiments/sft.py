@@ -15,10 +15,12 @@ import tyro
 from alignjax import cli
 from alignjax import data
 from alignjax import objectives
+from alignjax import outcomes
 from alignjax import runs
 from alignjax import sources
 from alignjax import train
 from experiments import pretrain
+
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,9 +47,22 @@ def resolve(cfg: Config) -> Config:
 
 
 def main(cfg: Config) -> str:
-  """Trains, and returns the model's folder."""
+  """Trains and reports; returns the model's folder."""
   cfg = resolve(cfg)
   run = runs.start(cfg, 'sft')
+  folder = fit(cfg, run)
+  outcomes.write(run, cfg, {'base': base_folder(cfg), 'sft': folder}, reference='base')
+  return folder
+
+
+def stage(cfg: Config) -> str:
+  """Trains as a part of a larger run; returns the model's folder."""
+  cfg = resolve(cfg)
+  return fit(cfg, runs.start(cfg, 'sft'))
+
+
+def fit(cfg: Config, run: runs.Run) -> str:
+  """Trains, unless that was done before, and returns the model's folder."""
   if run.is_done:
     return str(run.model_dir)
   data.check_batch_size(cfg.batch_size, run.num_shards)
@@ -69,7 +84,7 @@ def base_folder(cfg: runs.RunConfig) -> str:
   """The model to start from; on the testbed, one pretrained here."""
   if cfg.model != 'testbed':
     return cfg.model
-  return pretrain.main(pretrain.Config(
+  return pretrain.stage(pretrain.Config(
       workdir=str(pathlib.Path(cfg.workdir) / 'base'), resume=True,
       seed=cfg.seed, mesh=cfg.mesh))
 
@@ -78,7 +93,7 @@ def policy_folder(cfg: runs.RunConfig) -> str:
   """The policy that later stages start from; on the testbed, an SFT model."""
   if cfg.model != 'testbed':
     return cfg.model
-  return main(Config(workdir=str(pathlib.Path(cfg.workdir) / 'sft'),
+  return stage(Config(workdir=str(pathlib.Path(cfg.workdir) / 'sft'),
                      resume=True, seed=cfg.seed, mesh=cfg.mesh))
 
 

@@ -1,6 +1,7 @@
 """The jitted sampler: prefill, then a cached loop until every row has ended."""
 
 from collections.abc import Callable
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -67,16 +68,7 @@ def make_generate(
         tokens=jnp.pad(prompts.tokens, pad), mask=mask,
         logprobs=jnp.zeros((batch, length), jnp.float32), cache=cache)
 
-    def keep(s):
-      """Writes the drawn token into the rows that are still open."""
-      put = lambda array, x: jax.lax.dynamic_update_slice(
-          array, x[:, None], (0, width + s['i']))
-      is_open = s['is_open']
-      return s | dict(
-          tokens=put(s['tokens'], jnp.where(is_open, s['token'], 0)),
-          mask=put(s['mask'], is_open),
-          logprobs=put(s['logprobs'], jnp.where(is_open, s['logprob'], 0.0)),
-          is_open=is_open & (s['token'] != eos_id), i=s['i'] + 1)
+    keep = functools.partial(_keep, width=width, eos_id=eos_id)
 
     def advance(s):
       """Decodes what was kept last and draws the token after it."""
@@ -99,6 +91,18 @@ def make_generate(
   rows, whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
   return jax.jit(generate, out_shardings=rows,
                  in_shardings=(param_shardings or whole, rows, whole))
+
+
+def _keep(s, *, width, eos_id):
+  """Writes the drawn token into the rows that are still open."""
+  put = lambda array, x: jax.lax.dynamic_update_slice(
+      array, x[:, None], (0, width + s['i']))
+  is_open = s['is_open']
+  return s | dict(
+      tokens=put(s['tokens'], jnp.where(is_open, s['token'], 0)),
+      mask=put(s['mask'], is_open),
+      logprobs=put(s['logprobs'], jnp.where(is_open, s['logprob'], 0.0)),
+      is_open=is_open & (s['token'] != eos_id), i=s['i'] + 1)
 
 
 def has_ended(trajectory: Trajectory, *, eos_id: int) -> jax.Array:

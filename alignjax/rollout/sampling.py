@@ -26,7 +26,7 @@ def filter_logits(
     logits: [B, V].
     top_k: keep the k largest; 0 keeps all. Ties with the k-th are kept.
     top_p: keep the fewest tokens whose probability reaches p, in (0, 1]. The
-      likeliest token is always kept.
+      likeliest token is always kept, and so are ties with the last one.
 
   Returns:
     [B, V] logits with −inf where a token is ruled out.
@@ -69,11 +69,13 @@ def sample(
     tokens = jnp.argmax(logits, axis=-1)
   else:
     kept = filter_logits(logits, top_k=top_k, top_p=top_p)
-    reached = jnp.cumsum(jax.nn.softmax(kept, axis=-1), axis=-1)
-    whole = reached[:, -1:]
+    probs = jax.nn.softmax(kept, axis=-1)
+    # A parallel sum rounds each prefix on its own, so that it may step up at a
+    # token without probability: such a token is passed over by name.
+    reached = jnp.where(probs > 0, jnp.cumsum(probs, axis=-1), 0.0)
+    whole = jnp.max(reached, axis=-1, keepdims=True)
+    # Below `whole`, since a float32 uniform is at most 1 − 2⁻²³.
     at = jax.vmap(jax.random.uniform)(keys)[:, None] * whole
-    tokens = jnp.sum(reached <= at, axis=-1)
-    # Rounding may put `at` on `whole`: the last token that has probability.
-    tokens = jnp.minimum(tokens, jnp.sum(reached < whole, axis=-1))
+    tokens = jnp.argmax(reached > at, axis=-1)
   tokens = tokens.astype(jnp.int32)
   return tokens, jnp.take_along_axis(logprobs, tokens[:, None], axis=-1)[:, 0]

@@ -17,5 +17,6 @@ from alignjax.train.step import make_train_step
 from alignjax.train.step import make_update
 
 __all__ = ['PPOConfig', 'PPOState', 'Stage', 'TrainState', 'fit',
-           'init_ppo_state', 'init_state', 'make_kl_controller', 'make_optimizer', 'make_ppo_iteration',
-           'make_train_step', 'make_update', 'run_stage', 'shaped', 'train']
+           'init_ppo_state', 'init_state', 'make_kl_controller',
+           'make_optimizer', 'make_ppo_iteration', 'make_train_step',
+           'make_update', 'run_stage', 'shaped', 'train']

@@ -284,6 +284,10 @@ def init_ppo_state(
 
 
 def make_kl_controller(config: PPOConfig) -> losses.AdaptiveKL:
-  """The controller that the settings ask for."""
+  """The controller that the settings ask for; at 0 there is none to move."""
+  if config.kl_coef == 0:
+    return losses.AdaptiveKL(
+        init=lambda: losses.AdaptiveKLState(coef=jnp.zeros(())),
+        update=lambda state, kl, num_sequences: state)
   return losses.adaptive_kl(
       init=config.kl_coef, target=config.kl_target, horizon=config.kl_horizon)

@@ -71,7 +71,7 @@ def make_update(
     weight = jnp.where(weight == 0, 1.0, weight)
     grads = jax.tree.map(lambda g: g / weight, grads)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    norm = Mean(optax.global_norm(grads), jnp.ones(()))
+    norm = Mean(optax.tree.norm(grads), jnp.ones(()))
     state = state.replace(
         step=state.step + 1, opt_state=opt_state,
         params=optax.apply_updates(state.params, updates))

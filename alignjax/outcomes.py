@@ -1,0 +1,274 @@
+"""How a run ends: models compared, a table, summary.json and report.html.
+
+Every model answers the same held-out prompts, sampled at temperature 1 with
+the same keys. On the testbed the gold judge scores the responses; elsewhere
+the reward model is all there is. KL is exact over the vocabulary, in nats per
+response, to the reference; intervals are bootstrapped over held-out dishes.
+"""
+
+from collections.abc import Mapping
+import json
+import pathlib
+
+import jax
+import numpy as np
+
+from alignjax import data
+from alignjax import evaluation
+from alignjax import hf
+from alignjax import metrics as metrics_lib
+from alignjax import models
+from alignjax import report
+from alignjax import rollout
+from alignjax import runs
+from alignjax import sharding
+from alignjax import sources
+from alignjax import testbed
+
+NUM_PROMPTS = 480     # Held-out testbed prompts, no two alike.
+NUM_FILE_PROMPTS = 16  # Of a file: there, models are larger.
+NUM_TRANSCRIPTS = 10
+
+
+def write(
+    run: runs.Run, cfg: runs.RunConfig, folders: Mapping[str, str], *,
+    reference: str = 'sft', reward_model: str = '', compare: str = '',
+    stages: Mapping[str, dict] | None = None,
+) -> dict:
+  """Compares the models and writes summary.json and report.html.
+
+  Args:
+    run: the run that ends.
+    cfg: its settings; `cfg.data` says what the models are asked.
+    folders: of the models, by name; may be empty.
+    reference: the model that KL and win rate are against.
+    reward_model: folder of a reward model, whose mean is the proxy reward.
+    compare: workdir of another PPO run, whose curve is drawn too.
+    stages: summaries of the stages, by name; by default the run's own.
+
+  Returns:
+    The summary.
+  """
+  if stages is None:
+    stages = {run.name: run.summary()}
+  scores, transcripts = {}, []
+  if folders:
+    with run.console.working(f'comparing {", ".join(folders)}'):
+      scores, transcripts = compare_models(
+          run, cfg, folders, reference=reference, reward_model=reward_model)
+    show(run, scores)
+  rows = collect_metrics(run.workdir)
+  summary = {
+      'models': {name: _public(score) for name, score in scores.items()},
+      'seconds': {name: s['seconds'] for name, s in stages.items()}}
+  for name, stage in stages.items():
+    numbers = {k: v for k, v in stage.items() if k not in ('stage', 'seconds')}
+    summary['reward_model' if name == 'reward' else name] = numbers
+  curves = {run.name: ppo_curve(rows)} if ppo_curve(rows) else {}
+  if compare:
+    curves[pathlib.Path(compare).name] = ppo_curve(
+        collect_metrics(pathlib.Path(compare)))
+  write_html(run, summary, scores, rows, transcripts, curves, reference)
+  return run.finish(summary | {'curves': curves})
+
+
+def compare_models(
+    run: runs.Run, cfg: runs.RunConfig, folders: Mapping[str, str], *,
+    reference: str, reward_model: str = '', split: str = 'test',
+    num_prompts: int | None = None,
+) -> tuple[dict[str, dict], list[report.Transcript]]:
+  """Scores of every model, and some prompts with each one's answer."""
+  loaded = {name: runs.load_policy(f) for name, f in folders.items()}
+  model, _, tokenizer = next(iter(loaded.values()))
+  prompts, rows, width, room = _questions(
+      run, cfg, tokenizer, split, num_prompts)
+  whole = sharding.replicated(run.mesh)
+  generate = rollout.make_generate(
+      model, max_new_tokens=room, eos_id=tokenizer.eos_id, mesh=run.mesh)
+  sequence_kl = evaluation.make_sequence_kl(
+      model, prompt_length=width, mesh=run.mesh, param_shardings=whole)
+  reward_fn = _load_reward(reward_model, run.mesh)
+  params = {n: sharding.put(p, whole) for n, (_, p, _) in loaded.items()}
+  scores, texts = {}, {}
+  for name in sorted(params, key=lambda n: n != reference):  # It comes first.
+    groups, trajectories = evaluation.sample_responses(
+        generate, params[name], rows, width=width, eos_id=tokenizer.eos_id,
+        batch_size=min(240, len(rows)), mesh=run.mesh, seed=cfg.seed)
+    texts[name] = [tokenizer.decode(r.tokens) for (r,) in groups]
+    score = _score(prompts, texts[name], [r for (r,) in groups],
+                   scores.get(reference))
+    if reference in params:
+      score['kl'] = evaluation.mean_kl(
+          sequence_kl, params[name], params[reference], trajectories)
+    if reward_fn is not None:
+      score['proxy'] = _mean_reward(reward_fn, trajectories)
+    scores[name] = score
+  transcripts = [
+      report.Transcript(
+          _text(prompts[i]), {n: texts[n][i] for n in params},
+          getattr(prompts[i], 'kind', ''),
+          {n: scores[n]['golds'][i] for n in params if 'golds' in scores[n]})
+      for i in _some_of_each_kind(prompts)]
+  return {n: scores[n] for n in params}, transcripts
+
+
+def _questions(run, cfg, tokenizer, split, num_prompts):
+  """(prompts, rows, prompt width, response room) that models are asked."""
+  if runs.is_testbed(cfg.model) and cfg.data == 'testbed':
+    prompts, rows = sources.testbed_prompts(
+        split, num_prompts or NUM_PROMPTS, cfg.seed, tokenizer)
+    return prompts, rows, sources.PROMPT_TOKENS, sources.RESPONSE_TOKENS
+  room = getattr(cfg, 'max_new_tokens', None) or 32
+  width = (cfg.max_length or 256) - room
+  prompts, rows = sources.prompt_rows(
+      run, cfg, tokenizer, cfg.data, max_length=width)
+  shards = run.num_shards
+  count = max(shards, NUM_FILE_PROMPTS // shards * shards)
+  rows = rows[-count:]  # The file's end, where held-out rows usually are.
+  return [prompts[row.prompt_id] for row in rows], rows, width, room
+
+
+def _score(prompts, texts, responses, rival) -> dict:
+  """One model's scores: by the gold judge, or what can be said without."""
+  complete = [r.is_complete for r in responses]
+  if not isinstance(prompts[0], testbed.Prompt):
+    lengths = [len(r.tokens) for r in responses]
+    return {'num_prompts': len(prompts), 'lengths': lengths,
+            'length': float(np.mean(lengths)),
+            'unfinished': 1.0 - float(np.mean(complete))}
+  verdicts = [testbed.judge(sources.WORLD, p, t, complete=c)
+              for p, t, c in zip(prompts, texts, complete, strict=True)]
+  score = dict(evaluation.score_model(
+      verdicts, prompts, texts, is_refusal=testbed.is_refusal,
+      complete=complete, rival_golds=rival and rival['golds']))
+  score['lengths'] = [len(r.tokens) for r in responses]
+  score['length'] = float(np.mean(score['lengths']))
+  return score
+
+
+def _public(score: dict) -> dict:
+  """A model's scores under the names that summary.json promises."""
+  score = {k: v for k, v in score.items() if k not in ('golds', 'lengths')}
+  names = {'gold_interval': 'gold_ci', 'win_rate': 'win_rate_vs_sft',
+           'win_rate_interval': 'win_rate_ci'}
+  score = {names.get(k, k): v for k, v in score.items()}
+  if 'gold' in score:
+    score.setdefault('win_rate_vs_sft', 0.5)  # The reference against itself.
+  return score
+
+
+def _load_reward(folder: str, mesh):
+  """The reward function of a folder, or None without one."""
+  if not folder:
+    return None
+  config, params = hf.load_reward_model(folder)
+  whole = sharding.replicated(mesh)
+  return rollout.make_reward_fn(
+      models.ScalarModel(config), sharding.put(params, whole), mesh=mesh,
+      param_shardings=whole)
+
+
+def _mean_reward(reward_fn, trajectories) -> float:
+  """Mean proxy reward over the trajectories' real rows."""
+  pairs = [jax.device_get((reward_fn(t.tokens, t.attention_mask), t.weight))
+           for t in trajectories]
+  rewards, weights = (np.concatenate(x) for x in zip(*pairs, strict=True))
+  return float(np.average(rewards, weights=weights))
+
+
+def _some_of_each_kind(prompts) -> list[int]:
+  """Indices of a few prompts, the kinds in turn."""
+  seen: dict[str, int] = {}
+  turns = []
+  for i, prompt in enumerate(prompts):
+    kind = getattr(prompt, 'kind', '')
+    turns.append((seen.get(kind, 0), i))
+    seen[kind] = seen.get(kind, 0) + 1
+  return [i for _, i in sorted(turns)[:NUM_TRANSCRIPTS]]
+
+
+def _text(prompt: testbed.Prompt | data.PromptOnly) -> str:
+  """The prompt as one text."""
+  if isinstance(prompt, testbed.Prompt):
+    return prompt.text
+  if isinstance(prompt.prompt, str):
+    return prompt.prompt
+  return '\n'.join(f'{m["role"]}: {m["content"]}' for m in prompt.prompt)
+
+
+def show(run: runs.Run, scores: Mapping[str, dict]) -> None:
+  """The table at the end of a run."""
+  kinds = sorted(set().union(*(s.get('gold_by_kind', {})
+                               for s in scores.values())))
+  columns = {
+      'gold': lambda s: s.get('gold'),
+      '95 %': lambda s: '{:.3f}-{:.3f}'.format(*s['gold_interval'])
+              if 'gold' in s else None,
+      'win rate': lambda s: s.get('win_rate'),
+      'proxy': lambda s: s.get('proxy'),
+      'KL nats': lambda s: s.get('kl'),
+      'tokens': lambda s: s['length'],
+  } | {kind: lambda s, k=kind: s.get('gold_by_kind', {}).get(k)
+       for kind in kinds}
+  columns = {name: read for name, read in columns.items()
+             if any(read(s) is not None for s in scores.values())}
+  run.console.table(
+      'Held-out prompts', ['model', *columns],
+      [[name, *('' if read(s) is None else read(s)
+                for read in columns.values())]
+       for name, s in scores.items()])
+
+
+def collect_metrics(workdir: pathlib.Path) -> list[dict]:
+  """All metrics rows below a workdir, its stages' one after the other."""
+  files = sorted(workdir.rglob('metrics.jsonl'),
+                 key=lambda path: path.stat().st_mtime)
+  own = workdir / 'metrics.jsonl'
+  if own in files and len(files) > 1:
+    rows = metrics_lib.read_jsonl(own)
+    others = [f for f in files if f != own]
+    return sum(map(metrics_lib.read_jsonl, others), rows)
+  return sum(map(metrics_lib.read_jsonl, files), [])
+
+
+def ppo_curve(rows) -> list[dict]:
+  """Proxy and gold over KL in the course of PPO, five iterations a point."""
+  rows = [r for r in rows if r['stage'] == 'ppo']
+  points = []
+  for i in range(0, len(rows), 5):
+    part = rows[i:i + 5]
+    point = {name: float(np.mean([r[key] for r in part]))
+             for name, key in (('kl', 'kl'), ('proxy', 'reward'),
+                               ('gold', 'gold'))
+             if all(key in r for r in part)}
+    points.append({'step': part[-1]['step']} | point)
+  return points
+
+
+def write_html(run, summary, scores, rows, transcripts, curves, reference):
+  """report.html: curves, tables and transcripts in one file."""
+  config = json.loads((run.workdir / 'config.json').read_text())
+  if scores and all('gold' in s for s in scores.values()):
+    has_gold = {n: c for n, c in curves.items() if c and 'gold' in c[0]}
+    sections = report.testbed_report(
+        {'models': scores, 'seconds': summary['seconds'], 'config': config}
+        | ({'reward_model': summary['reward_model']}
+           if 'reward_model' in summary else {}),
+        rows, transcripts, runs=has_gold or None, baseline=reference)
+  else:
+    blocks = [report.Table(('setting', 'value'),
+                           [(k, str(v)) for k, v in config.items()])]
+    sections = report.training_curves(rows) + [
+        report.Section('How it was made', blocks)]
+    if scores:
+      names = ('length', 'unfinished', 'kl', 'proxy')
+      table = report.Table(
+          ('model', *names),
+          [(n, *(s.get(k, '') for k in names)) for n, s in scores.items()])
+      sections.insert(0, report.Section('Results', [table]))
+    if transcripts:
+      sections.append(report.Section(
+          'The same prompts, each model', [report.Transcripts(transcripts)]))
+  report.write_report(run.workdir / 'report.html',
+                      title=f'alignjax {run.name}', sections=sections)
+  run.console.note(f'wrote {run.workdir / "report.html"}')

@@ -37,15 +37,15 @@ class Config(runs.RunConfig):
   reward_model: str = ''             # Its folder; '' trains one here first.
   reward_steps: int | None = None    # Steps of that. 250, 100.
   num_steps: Annotated[int | None, tyro.conf.arg(
-      aliases=['--steps', '--iterations'])] = None  # Iterations. 60, 100.
+      aliases=['--steps', '--iterations'])] = None  # Iterations. 50, 100.
   batch_size: int | None = None      # Responses in an iteration. 128, 32.
   max_length: int | None = None      # Tokens, prompt and response. 48, 512.
   max_new_tokens: int | None = None  # Tokens of a response. 32, 128.
   learning_rate: float | None = None  # Of the policy. 3e-4, 1e-6.
   value_learning_rate: float | None = None  # 1e-3, 1e-5.
-  kl_coef: float | None = None       # KL penalty's start, 1/nats. 0.2, 0.05.
-  kl_target: float | None = None     # Nats per response. 3, 6.
-  kl_horizon: float | None = None    # Responses it reacts in. 400, 10000.
+  kl_coef: float | None = None       # KL penalty's start, 1/nats. 0.3, 0.05.
+  kl_target: float | None = None     # Nats per response. 2, 6.
+  kl_horizon: float | None = None    # Responses it reacts in. 1000, 10000.
   gamma: float = 1.0                 # Discount per token.
   lam: float = 0.95                  # GAE's lambda.
   clip: float = 0.2                  # Of the probability ratio.
@@ -68,10 +68,10 @@ def resolve(cfg: Config) -> Config:
   """The config with no setting left open."""
   return runs.with_defaults(
       cfg,
-      testbed=dict(num_steps=60, batch_size=128, max_length=48,
+      testbed=dict(num_steps=50, batch_size=128, max_length=48,
                    max_new_tokens=32, learning_rate=3e-4, reward_steps=250,
-                   value_learning_rate=1e-3, kl_coef=0.2, kl_target=3.0,
-                   kl_horizon=400.0),
+                   value_learning_rate=1e-3, kl_coef=0.3, kl_target=2.0,
+                   kl_horizon=1_000.0),
       folder=dict(num_steps=100, batch_size=32, max_length=512,
                   max_new_tokens=128, learning_rate=1e-6, reward_steps=100,
                   value_learning_rate=1e-5, kl_coef=0.05, kl_target=6.0,

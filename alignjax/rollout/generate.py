@@ -80,11 +80,10 @@ def make_generate(
 
     is_running = lambda s: (s['i'] < max_new_tokens) & jnp.any(s['is_open'])
     end = jax.lax.while_loop(is_running, advance, keep(start))
-    in_response = jnp.arange(length) >= width
     return Trajectory(
         tokens=end['tokens'], attention_mask=end['mask'],
-        response_mask=end['mask'] & in_response, weight=prompts.weight,
-        sampler_logprobs=end['logprobs'])
+        response_mask=end['mask'] & (jnp.arange(length) >= width),
+        weight=prompts.weight, sampler_logprobs=end['logprobs'])
 
   if mesh is None:
     return jax.jit(generate)

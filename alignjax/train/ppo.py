@@ -71,7 +71,7 @@ def make_annotate(
   `annotate(policy, ref, value, kl_coef, trajectory, reward)` recomputes the
   logprobs by the training forward (the sampler's differ by rounding; the gap
   is the metric `decode_gap`, in nats), so that the first minibatch's ratio is
-  exactly 1.
+  1 up to an ulp.
 
   Args:
     model: the policy and the reference, by their parameters.
@@ -132,6 +132,7 @@ def make_ppo_update(
     value_optimizer: optax.GradientTransformation,
     kl_controller: losses.AdaptiveKL, config: PPOConfig, *,
     prompt_length: int, chunk_size: int | None = None,
+    batch_sharding: jax.sharding.Sharding | None = None,
 ):
   """Returns the pure function `update(state, trajectory)`: all minibatches.
 
@@ -147,6 +148,8 @@ def make_ppo_update(
     config: the iteration's settings.
     prompt_length: column at which responses begin, P.
     chunk_size: columns unembedded at one time; None is all of them.
+    batch_sharding: of a minibatch's rows. Without it the compiler, which cannot
+      see through the shuffle, gives every device all of them.
   """
   policy_update = make_update(
       objectives.ppo_policy(
@@ -166,6 +169,8 @@ def make_ppo_update(
     def minibatch_step(both, rows):
       policy, value = both
       minibatch = jax.tree.map(lambda x: x[rows], trajectory)
+      if batch_sharding is not None:
+        minibatch = jax.lax.with_sharding_constraint(minibatch, batch_sharding)
       policy, of_policy = policy_update(policy, minibatch)
       value, of_value = value_update(value, minibatch)
       return (policy, value), of_policy | {
@@ -234,7 +239,7 @@ def make_ppo_iteration(
       make_ppo_update(
           model, value_model, policy_optimizer, value_optimizer,
           make_kl_controller(config), config, prompt_length=prompt_length,
-          chunk_size=chunk_size),
+          chunk_size=chunk_size, batch_sharding=rows),
       donate_argnums=0, in_shardings=(shardings, rows),
       out_shardings=(shardings, whole))
 

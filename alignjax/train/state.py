@@ -67,8 +67,9 @@ def init_state(
     The state, and the `TrainState` of shardings that it has.
   """
   shardings = state_shardings(params, axes, optimizer, mesh)
-  params = jax.tree.map(lambda x, s: jax.device_put(jnp.array(x), s),
-                        params, shardings.params)
+  # Straight to its shards: whole, it may not fit on one device. The copy is
+  # made by `make`, which donates nothing.
+  params = sharding.put(params, shardings.params)
   make = jax.jit(lambda p, key: _new_state(p, optimizer, key),
                  in_shardings=(shardings.params, shardings.key),
                  out_shardings=shardings)

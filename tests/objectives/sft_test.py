@@ -1,4 +1,4 @@
-"""SFT: a mean over loss tokens, whatever rows, filler and chunks they are in."""
+"""SFT: a mean over loss tokens, whatever rows, filler and chunks there are."""
 
 import jax
 import jax.numpy as jnp

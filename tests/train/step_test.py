@@ -1,4 +1,4 @@
-"""The step: one result, however the batch is cut and wherever it is computed."""
+"""The step: one result, however the batch is cut, wherever it is computed."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from alignjax import train
 from alignjax.types import Mean
 
 NUM_STEPS = 3
-MESHES = ['data:8', 'fsdp:8', 'data:2,fsdp:2,tensor:2']
+MESHES = ['data:8', 'data:2,fsdp:2,tensor:2']
 
 
 @pytest.fixture(scope='module')
@@ -30,7 +30,7 @@ def cases(tiny):
 
 @pytest.fixture(scope='module')
 def trained(cases, mesh_of, num_compiled):
-  """`(objective, mesh, microbatches) -> (params, metrics, compiled)`, cached."""
+  """Parameters, metrics and programs compiled of a short run, cached."""
   results = {}
 
   def run(name, spec='one', num_microbatches=1):
@@ -96,7 +96,7 @@ def test_eight_devices_and_two_microbatches_equal_one_of_each(
 
 
 @pytest.mark.parametrize('run', [
-    ('sft',), ('sft', 'one', 4), ('sft', 'fsdp:8'), ('sft', MESHES[-1], 2),
+    ('sft',), ('sft', 'one', 4), ('sft', 'data:8'), ('sft', MESHES[-1], 2),
     ('dpo', MESHES[-1])])
 def test_a_run_compiles_its_step_once(run, trained):
   _, _, compiled = trained(*run)

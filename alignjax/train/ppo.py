@@ -35,6 +35,9 @@ from alignjax.types import PromptBatch
 from alignjax.types import Trajectory
 
 
+_SHUFFLE = 1  # Folded into the key that orders the minibatches.
+
+
 class PPOState(NamedTuple):
   """All that a PPO run must remember; a tree of arrays."""
 
@@ -176,7 +179,9 @@ def make_ppo_update(
       return (policy, value), of_policy | {
           f'value_{name}': mean for name, mean in of_value.items()}
 
+    # A key apart from the one that generation folds from the same step.
     key = jax.random.fold_in(state.policy.key, state.policy.step)
+    key = jax.random.fold_in(key, _SHUFFLE)
     (policy, value), metrics = jax.lax.scan(
         minibatch_step, (state.policy, state.value),
         shuffled(key, trajectory.weight.shape[0]))

@@ -96,25 +96,6 @@ def _no_command(args: list[str]) -> None:
   sys.exit(2)
 
 
-def _no_command(args: list[str]) -> None:
-  """Help for `alignjax --help`; one line for anything else. Exits."""
-  names = list(commands.COMMANDS)
-  if args and args[0] in ('-h', '--help'):
-    summaries = [
-        f'  alignjax {name:<10} {config.__doc__.splitlines()[0]}'
-        for name, (config, _) in commands.COMMANDS.items()]
-    print('usage: alignjax COMMAND [flags]\n', *summaries,
-          '\nalignjax COMMAND --help lists the flags and their defaults.',
-          sep='\n')
-    sys.exit(0)
-  got = repr(args[0]) if args else 'none'
-  near = difflib.get_close_matches(args[0] if args else '', names, n=1)
-  offer = f'did you mean {near[0]}? ' if near else ''
-  print(f'error: the command is {got}; {offer}use one of {", ".join(names)}',
-        file=sys.stderr)
-  sys.exit(2)
-
-
 def _parse(
     config: type[Config], args: list[str], description: str,
     prog: str | None = None,

@@ -224,9 +224,10 @@ class Console:
     self._stream = sys.stderr if stream is None else stream
     self.interval = interval
     self.is_terminal = self._stream.isatty()
+    # A file has no width: without one, rich would squeeze tables into 80.
     self._rich = rich.console.Console(
         file=self._stream, highlight=False, markup=False, emoji=False,
-        soft_wrap=True)
+        soft_wrap=True, width=None if self.is_terminal else 10_000)
 
   def note(self, message: str) -> None:
     """Prints one line."""
@@ -251,8 +252,7 @@ class Console:
           no_wrap=not self.is_terminal)
     for row in rows:
       table.add_row(*(format_value(value) for value in row))
-    width = None if self.is_terminal else 10_000
-    self._rich.print(table, width=width)
+    self._rich.print(table)
     self._stream.flush()
 
   @contextlib.contextmanager

@@ -7,7 +7,9 @@ response, to the reference; intervals are bootstrapped over held-out dishes.
 """
 
 from collections.abc import Mapping
+import dataclasses
 import json
+import os
 import pathlib
 
 import jax
@@ -15,15 +17,14 @@ import numpy as np
 
 from alignjax import data
 from alignjax import evaluation
-from alignjax import hf
 from alignjax import metrics as metrics_lib
-from alignjax import models
 from alignjax import report
 from alignjax import rollout
 from alignjax import runs
 from alignjax import sharding
 from alignjax import sources
 from alignjax import testbed
+from alignjax.types import InputError
 
 NUM_PROMPTS = 480     # Held-out testbed prompts, no two alike.
 NUM_FILE_PROMPTS = 16  # Of a file: there, models are larger.
@@ -37,6 +38,8 @@ def write(
 ) -> dict:
   """Compares the models and writes summary.json and report.html.
 
+  A run that is made of stages gets the metrics of all in one file, too.
+
   Args:
     run: the run that ends.
     cfg: its settings; `cfg.data` says what the models are asked.
@@ -49,6 +52,9 @@ def write(
   Returns:
     The summary.
   """
+  if run.is_done and 'models' in run.summary():
+    run.console.note(f'{run.workdir} is done; see summary.json')
+    return run.summary()
   if stages is None:
     stages = {run.name: run.summary()}
   scores, transcripts = {}, []
@@ -58,16 +64,18 @@ def write(
           run, cfg, folders, reference=reference, reward_model=reward_model)
     show(run, scores)
   rows = collect_metrics(run.workdir)
+  if run.name not in {row['stage'] for row in rows}:
+    write_metrics(run.workdir / 'metrics.jsonl', rows)
   summary = {
       'models': {name: _public(score) for name, score in scores.items()},
       'seconds': {name: s['seconds'] for name, s in stages.items()}}
   for name, stage in stages.items():
     numbers = {k: v for k, v in stage.items() if k not in ('stage', 'seconds')}
     summary['reward_model' if name == 'reward' else name] = numbers
-  curves = {run.name: ppo_curve(rows)} if ppo_curve(rows) else {}
-  if compare:
-    curves[pathlib.Path(compare).name] = ppo_curve(
-        collect_metrics(pathlib.Path(compare)))
+  curves = {}
+  for folder in filter(None, (run.workdir, compare and pathlib.Path(compare))):
+    if curve := ppo_curve(collect_metrics(folder)):
+      curves[_curve_name(folder, curves)] = curve
   write_html(run, summary, scores, rows, transcripts, curves, reference)
   return run.finish(summary | {'curves': curves})
 
@@ -80,8 +88,16 @@ def compare_models(
   """Scores of every model, and some prompts with each one's answer."""
   loaded = {name: runs.load_policy(f) for name, f in folders.items()}
   model, _, tokenizer = next(iter(loaded.values()))
+  for name, (other, _, _) in loaded.items():
+    if other.config != model.config:
+      raise InputError(
+          f'{name}={folders[name]} is not of the shape of '
+          f'{next(iter(loaded))}={next(iter(folders.values()))}; compare '
+          'models that were trained from one')
   prompts, rows, width, room = _questions(
       run, cfg, tokenizer, split, num_prompts)
+  shards = run.num_shards
+  batch_size = -(-min(240, len(rows)) // shards) * shards
   whole = sharding.replicated(run.mesh)
   generate = rollout.make_generate(
       model, max_new_tokens=room, eos_id=tokenizer.eos_id, mesh=run.mesh)
@@ -93,7 +109,7 @@ def compare_models(
   for name in sorted(params, key=lambda n: n != reference):  # It comes first.
     groups, trajectories = evaluation.sample_responses(
         generate, params[name], rows, width=width, eos_id=tokenizer.eos_id,
-        batch_size=min(240, len(rows)), mesh=run.mesh, seed=cfg.seed)
+        batch_size=batch_size, mesh=run.mesh, seed=cfg.seed)
     texts[name] = [tokenizer.decode(r.tokens) for (r,) in groups]
     score = _score(prompts, texts[name], [r for (r,) in groups],
                    scores.get(reference))
@@ -119,12 +135,13 @@ def _questions(run, cfg, tokenizer, split, num_prompts):
         split, num_prompts or NUM_PROMPTS, cfg.seed, tokenizer)
     return prompts, rows, sources.PROMPT_TOKENS, sources.RESPONSE_TOKENS
   room = getattr(cfg, 'max_new_tokens', None) or 32
-  width = (cfg.max_length or 256) - room
+  length = cfg.max_length or 256
+  width = max(length - room, length // 2)
+  # Not a reason to stop a run that has been trained: a long prompt is cut.
+  cfg = dataclasses.replace(cfg, long_prompts='left')
   prompts, rows = sources.prompt_rows(
       run, cfg, tokenizer, cfg.data, max_length=width)
-  shards = run.num_shards
-  count = max(shards, NUM_FILE_PROMPTS // shards * shards)
-  rows = rows[-count:]  # The file's end, where held-out rows usually are.
+  rows = rows[-NUM_FILE_PROMPTS:]  # Where held-out rows usually are.
   return [prompts[row.prompt_id] for row in rows], rows, width, room
 
 
@@ -161,10 +178,10 @@ def _load_reward(folder: str, mesh):
   """The reward function of a folder, or None without one."""
   if not folder:
     return None
-  config, params = hf.load_reward_model(folder)
+  model, params = runs.load_reward_model(folder)
   whole = sharding.replicated(mesh)
   return rollout.make_reward_fn(
-      models.ScalarModel(config), sharding.put(params, whole), mesh=mesh,
+      model, sharding.put(params, whole), mesh=mesh,
       param_shardings=whole)
 
 
@@ -220,15 +237,31 @@ def show(run: runs.Run, scores: Mapping[str, dict]) -> None:
 
 
 def collect_metrics(workdir: pathlib.Path) -> list[dict]:
-  """All metrics rows below a workdir, its stages' one after the other."""
-  files = sorted(workdir.rglob('metrics.jsonl'),
-                 key=lambda path: path.stat().st_mtime)
+  """All metrics rows below a workdir, its stages' in the order they ended.
+
+  What `write_metrics` put in the workdir itself is not counted twice.
+  """
   own = workdir / 'metrics.jsonl'
-  if own in files and len(files) > 1:
-    rows = metrics_lib.read_jsonl(own)
-    others = [f for f in files if f != own]
-    return sum(map(metrics_lib.read_jsonl, others), rows)
-  return sum(map(metrics_lib.read_jsonl, files), [])
+  files = sorted(set(workdir.rglob('metrics.jsonl')) - {own},
+                 key=lambda path: path.stat().st_mtime)
+  rows = [row for path in files for row in metrics_lib.read_jsonl(path)]
+  stages = {row['stage'] for row in rows}
+  if own.exists():
+    rows += [row for row in metrics_lib.read_jsonl(own)
+             if row['stage'] not in stages]
+  return rows
+
+
+def write_metrics(path: pathlib.Path, rows: list[dict]) -> None:
+  """Writes rows of `collect_metrics` to one file, in place of what it held."""
+  draft = path.with_name(path.name + '.tmp')
+  draft.unlink(missing_ok=True)
+  with metrics_lib.JsonlWriter(draft) as writer:
+    for row in rows:
+      values = {k: v for k, v in row.items() if k not in ('step', 'stage')}
+      writer.write(row['step'], row['stage'], values)
+  if rows:
+    os.replace(draft, path)
 
 
 def ppo_curve(rows) -> list[dict]:
@@ -243,6 +276,16 @@ def ppo_curve(rows) -> list[dict]:
              if all(key in r for r in part)}
     points.append({'step': part[-1]['step']} | point)
   return points
+
+
+def _curve_name(workdir: pathlib.Path, taken: Mapping) -> str:
+  """What sets a PPO run apart: its KL coefficient, or else its folder."""
+  configs = [workdir / 'config.json', workdir / 'ppo' / 'config.json']
+  coefs = [json.loads(path.read_text()).get('kl_coef')
+           for path in configs if path.exists()]
+  coefs = [coef for coef in coefs if coef is not None]
+  name = f'kl_coef={coefs[0]:g}' if coefs else workdir.name
+  return f'{name} ({workdir.name})' if name in taken else name
 
 
 def write_html(run, summary, scores, rows, transcripts, curves, reference):

@@ -8,8 +8,11 @@
       summary.json    the last file written: its presence means "done"
 """
 
+from collections.abc import Iterator
+import contextlib
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import time
@@ -19,16 +22,23 @@ import jax
 
 from alignjax import hf
 from alignjax import metrics as metrics_lib
+from alignjax import settings
 from alignjax import sharding
 from alignjax import train
 from alignjax.models import CausalLM
+from alignjax.models import ScalarModel
 from alignjax.types import InputError
+
+_UNROLLED_LAYERS = 8  # Deeper models are scanned.
 
 # In a model's folder: it speaks the testbed's language.
 TESTBED_MARK = 'testbed.json'
 
 # Settings that may differ between a run and its continuation.
-_FREE = ('workdir', 'resume', 'mesh', 'save_every')
+_FREE = ('workdir', 'resume', 'mesh', 'save_every', 'compare')
+
+# Files that a run writes before it trains, and can write again.
+_BEFORE_TRAINING = ('config.json', 'demonstrations.jsonl')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,8 +118,19 @@ class Run:
 def write_json(path: pathlib.Path, value) -> None:
   """Writes JSON so that a reader sees the old file or the new, never half."""
   draft = path.with_name(path.name + '.tmp')
-  draft.write_text(json.dumps(value, indent=2, allow_nan=False) + '\n')
+  draft.write_text(json.dumps(_finite(value), indent=2, allow_nan=False) + '\n')
   os.replace(draft, path)
+
+
+def _finite(value):
+  """What JSON can hold: NaN and infinities are spelled out as text."""
+  if isinstance(value, dict):
+    return {name: _finite(item) for name, item in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [_finite(item) for item in value]
+  if isinstance(value, float) and not math.isfinite(value):
+    return str(value)
+  return value
 
 
 def with_defaults(cfg: RunConfig, *, testbed: dict, folder: dict) -> RunConfig:
@@ -129,38 +150,113 @@ def is_testbed(model: str) -> bool:
   return model == 'testbed' or (pathlib.Path(model) / TESTBED_MARK).exists()
 
 
-def start(cfg: RunConfig, name: str) -> Run:
-  """Opens the workdir for this config, or refuses it.
+def check(cfg: RunConfig) -> jax.sharding.Mesh:
+  """Refuses settings that cannot work, before anything is written.
+
+  Returns:
+    The mesh that `cfg.mesh` asks for.
 
   Raises:
-    InputError: the folder holds another run, or one that --resume was not
-      asked to continue, or files that are no run's.
+    InputError: a number is out of range, sizes do not fit together, a folder
+      or file is not there, or model and data are of two worlds.
   """
+  given = dataclasses.asdict(cfg)
+  mesh = sharding.make_mesh(cfg.mesh)
+  settings.check(given, sharding.num_batch_shards(mesh))
+  for name in ('model', 'reward_model', 'compare'):
+    folder = given.get(name)
+    if folder and folder != 'testbed' and not pathlib.Path(folder).is_dir():
+      raise InputError(f'{name}={folder} is not a folder; give one that exists '
+                       '(nothing is downloaded)')
+  compare = given.get('compare')
+  if compare and not any(pathlib.Path(compare).rglob('metrics.jsonl')):
+    raise InputError(f'compare={compare} holds no metrics.jsonl; give the '
+                     'workdir of a run')
+  for name in ('data', 'test_data'):
+    file = given.get(name)
+    if file and file != 'testbed' and not pathlib.Path(file).exists():
+      raise InputError(f'{name}={file} is not there; give the path of a .jsonl '
+                       'or .jsonl.gz file')
+  if cfg.model == 'testbed' and cfg.data != 'testbed':
+    raise InputError(
+        f'data={cfg.data} without a model: the testbed knows 400 words of its '
+        'own; give a model folder too, as --model')
+  if cfg.data == 'testbed' and not is_testbed(cfg.model):
+    raise InputError(
+        f'model={cfg.model} without data: the testbed\'s data are for its own '
+        'models; give a .jsonl file, as --data')
+  return mesh
+
+
+@contextlib.contextmanager
+def start(cfg: RunConfig, name: str) -> Iterator[Run]:
+  """Opens the workdir for this config, or refuses it.
+
+  A run that fails before its first step, because its data cannot be read say,
+  takes the workdir that it made away again: the corrected command finds it as
+  this one did.
+
+  Args:
+    cfg: the settings, none left open that the run needs.
+    name: of the experiment.
+
+  Raises:
+    InputError: a setting is out of range; or the folder holds another run, or
+      one that --resume was not asked to continue, or files that are no run's.
+  """
+  mesh = check(cfg)
   workdir = pathlib.Path(cfg.workdir)
   path = workdir / 'config.json'
-  config = {'experiment': name} | dataclasses.asdict(cfg)
-  if path.exists():
-    _check_same(config, json.loads(path.read_text()), cfg)
+  config = {'experiment': name} | _finite(dataclasses.asdict(cfg))
+  is_new = not path.exists()
+  if not is_new:
+    _check_same(config, path, cfg)
   elif workdir.is_dir() and any(workdir.iterdir()):
     raise InputError(
         f'workdir={cfg.workdir} holds files but no run (no config.json); '
         'choose an empty or a new folder')
-  elif workdir.exists() and not workdir.is_dir():
-    raise InputError(f'workdir={cfg.workdir} is a file; choose a new folder')
-  mesh = sharding.make_mesh(cfg.mesh)
-  workdir.mkdir(parents=True, exist_ok=True)
-  write_json(path, config)
-  return Run(workdir, name, metrics_lib.Console(), mesh,
-             time.monotonic(), is_testbed(cfg.model))
+  made = [p for p in (workdir, *workdir.parents) if not p.exists()]
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_json(path, config)
+  except OSError as error:
+    raise InputError(
+        f'workdir={cfg.workdir} cannot be written to ({error.strerror}); '
+        'choose another folder') from error
+  try:
+    yield Run(workdir, name, metrics_lib.Console(), mesh, time.monotonic(),
+              is_testbed(cfg.model))
+  except BaseException:
+    if is_new:
+      _take_away(workdir, made)
+    raise
 
 
-def _check_same(config: dict, before: dict, cfg: RunConfig) -> None:
+def _take_away(workdir: pathlib.Path, made: list[pathlib.Path]) -> None:
+  """Removes a workdir in which nothing was trained or collected yet."""
+  files = [path for path in workdir.rglob('*') if path.is_file()]
+  if any(path.name not in _BEFORE_TRAINING for path in files):
+    return
+  for path in files:
+    path.unlink()
+  for path in made:
+    with contextlib.suppress(OSError):  # Another run moved in.
+      path.rmdir()
+
+
+def _check_same(config: dict, path: pathlib.Path, cfg: RunConfig) -> None:
   """A workdir continues the run that it holds, with --resume, or none."""
   if not cfg.resume:
     raise InputError(
         f'workdir={cfg.workdir} already holds a run; add --resume to go on '
         'with it, or choose a new folder')
-  for field in sorted((config.keys() | before.keys()) - set(_FREE)):
+  try:
+    before = json.loads(path.read_text())
+  except ValueError as error:
+    raise InputError(
+        f'{path} is not JSON ({error}); choose a new folder') from error
+  fields = sorted((config.keys() | before.keys()) - {'experiment', *_FREE})
+  for field in ('experiment', *fields):
     if config.get(field) != before.get(field):
       raise InputError(
           f'workdir={cfg.workdir} holds a run with {field}='
@@ -170,5 +266,20 @@ def _check_same(config: dict, before: dict, cfg: RunConfig) -> None:
 
 def load_policy(folder: str | os.PathLike):
   """(model, params, tokenizer) of a Hugging Face folder, in float32."""
-  config, params = hf.load_model(folder)
+  config, params = hf.load_model(folder, scan_layers=_is_deep(folder))
   return CausalLM(config), params, hf.load_tokenizer(folder)
+
+
+def load_reward_model(folder: str | os.PathLike):
+  """(model, params) of a sequence classification folder, in float32."""
+  config, params = hf.load_reward_model(folder, scan_layers=_is_deep(folder))
+  return ScalarModel(config), params
+
+
+def _is_deep(folder: str | os.PathLike) -> bool:
+  """Whether to compile one layer and scan it, rather than every layer.
+
+  An unrolled program runs a little faster and compiles in a time that grows
+  with its depth.
+  """
+  return hf.read_config(folder).num_layers > _UNROLLED_LAYERS

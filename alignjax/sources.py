@@ -91,8 +91,8 @@ def hold_out(
   """
   if count >= len(rows):
     raise InputError(
-        f'num_held_out={count} leaves none of the {len(rows)} rows to train '
-        'on; hold out fewer, or give --test-data')
+        f'holding out {count} of {len(rows)} rows leaves none to train on; '
+        'give more rows, or --test-data')
   chosen = set(np.random.default_rng(seed).permutation(len(rows))[:count])
   return ([r for i, r in enumerate(rows) if i not in chosen],
           [r for i, r in enumerate(rows) if i in chosen])

@@ -32,7 +32,7 @@ class Config(runs.RunConfig):
       int | None, tyro.conf.arg(aliases=['--steps'])] = None  # 190, 500.
   batch_size: int | None = None      # Pairs. 32, 16.
   max_length: int | None = None      # Tokens, prompt and response. 48, 512.
-  learning_rate: float | None = None  # 2e-4, 5e-7.
+  learning_rate: float | None = None  # 2e-4, 5e-6.
   beta: float | None = None          # Pull to the reference, 1/nats. 1.0, 0.1.
   label_smoothing: float = 0.0       # Chance that a label is flipped.
   num_microbatches: int = 1          # Parts of a batch, to save memory.
@@ -46,29 +46,29 @@ def resolve(cfg: Config) -> Config:
       testbed=dict(num_steps=190, batch_size=32, max_length=48,
                    learning_rate=2e-4, beta=1.0),
       folder=dict(num_steps=500, batch_size=16, max_length=512,
-                  learning_rate=5e-7, beta=0.1))
+                  learning_rate=5e-6, beta=0.1))
 
 
 def main(cfg: Config) -> str:
   """Trains and reports; returns the model's folder."""
   cfg = resolve(cfg)
-  run = runs.start(cfg, 'dpo')
-  folder = fit(cfg, run)
-  outcomes.write(run, cfg, {'sft': sft.policy_folder(cfg), 'dpo': folder})
+  with runs.start(cfg, 'dpo') as run:
+    folder = fit(cfg, run)
+    outcomes.write(run, cfg, {'sft': sft.policy_folder(cfg), 'dpo': folder})
   return folder
 
 
 def stage(cfg: Config) -> str:
   """Trains as a part of a larger run; returns the model's folder."""
   cfg = resolve(cfg)
-  return fit(cfg, runs.start(cfg, 'dpo'))
+  with runs.start(cfg, 'dpo') as run:
+    return fit(cfg, run)
 
 
 def fit(cfg: Config, run: runs.Run) -> str:
   """Trains, unless that was done before, and returns the model's folder."""
   if run.is_done:
     return str(run.model_dir)
-  data.check_batch_size(cfg.batch_size, run.num_shards)
   policy = sft.policy_folder(cfg)
   model, params, tokenizer = runs.load_policy(policy)
   path, _ = preferences.preference_files(cfg, policy)

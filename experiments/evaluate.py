@@ -28,20 +28,30 @@ class Config(runs.RunConfig):
 
 def main(cfg: Config) -> dict:
   """Evaluates, writes summary.json and report.html."""
-  run = runs.start(cfg, 'evaluate')
-  folders = dict(map(_named_folder, cfg.models))
-  return outcomes.write(
-      run, cfg, folders, reference=cfg.reference,
-      reward_model=cfg.reward_model, stages={})
+  folders = named_folders(cfg.models)
+  if cfg.reference not in folders:
+    raise InputError(f'reference={cfg.reference} is none of the models '
+                     f'({", ".join(folders)}); name one of them')
+  cfg = dataclasses.replace(cfg, model=folders[cfg.reference])
+  with runs.start(cfg, 'evaluate') as run:
+    return outcomes.write(
+        run, cfg, folders, reference=cfg.reference,
+        reward_model=cfg.reward_model, stages={})
 
 
-def _named_folder(text: str) -> tuple[str, str]:
-  """name=FOLDER, taken apart."""
-  name, equals, folder = text.partition('=')
-  if not (name and equals and folder):
-    raise InputError(f'models={text!r} is not name=FOLDER; give for example '
-                     'sft=runs/first/sft/model')
-  return name, folder
+def named_folders(models: tuple[str, ...]) -> dict[str, str]:
+  """Each name=FOLDER, taken apart."""
+  folders = {}
+  for text in models:
+    name, _, folder = text.partition('=')
+    if not (name and folder):
+      raise InputError(f'models={text!r} is not name=FOLDER; give for example '
+                       'sft=runs/first/sft/model')
+    if name in folders:
+      raise InputError(f'models={text!r}: the name {name} is taken by '
+                       f'{folders[name]}; give each model its own')
+    folders[name] = folder
+  return folders
 
 
 if __name__ == '__main__':

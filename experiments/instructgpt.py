@@ -15,7 +15,6 @@ import pathlib
 from alignjax import cli
 from alignjax import outcomes
 from alignjax import runs
-from alignjax.types import InputError
 from experiments import dpo
 from experiments import ppo
 from experiments import preferences
@@ -33,59 +32,79 @@ class Config(runs.RunConfig):
   reward_steps: int | None = None
   ppo_iterations: int | None = None
   dpo_steps: int | None = None
-  batch_size: int | None = None      # Of every stage after pretraining.
+  batch_size: int | None = None      # Of SFT, reward model, DPO and PPO.
   max_length: int | None = None      # Tokens, prompt and response.
   max_new_tokens: int | None = None  # Tokens of a response.
   kl_coef: float | None = None       # KL penalty's start, 1/nats; 0 is none.
   kl_target: float | None = None     # Nats per response.
   beta: float | None = None          # DPO's, 1/nats.
+  preference_prompts: int | None = None  # Prompts whose answers are ranked.
   compare: str = ''                  # Another run's workdir, for the report.
+
+
+# Each stage's script, and the flag that is its length.
+STAGES = {
+    'base': (pretrain, 'pretrain_steps'),
+    'sft': (sft, 'sft_steps'),
+    'preferences': (preferences, 'preference_prompts'),
+    'reward': (reward, 'reward_steps'),
+    'dpo': (dpo, 'dpo_steps'),
+    'ppo': (ppo, 'ppo_iterations'),
+}
+# What the stages share, but these two have of their own.
+_SIZES = {'batch_size', 'max_length'}
 
 
 def main(cfg: Config) -> dict:
   """Runs what is not done yet of every stage; returns the summary."""
-  if (cfg.model == 'testbed') != (cfg.data == 'testbed'):
-    raise InputError(
-        f'model={cfg.model} with data={cfg.data}: give both a model folder '
-        'and a file, or neither')
-  run = runs.start(cfg, 'instructgpt')
-  if run.is_done:
-    run.console.note(f'{run.workdir} is done; see summary.json')
-    return run.summary()
-  folders = {'base': cfg.model}
-  if cfg.model == 'testbed':
-    folders['base'] = pretrain.stage(_config(cfg, pretrain, 'base'))
-  folders['sft'] = sft.stage(_config(
-      cfg, sft, 'sft', model=folders['base'], num_steps=cfg.sft_steps))
+  runs.check(cfg)
+  names = [name for name in STAGES if not (
+      (name == 'base' and cfg.model != 'testbed')
+      or (name == 'preferences' and cfg.data != 'testbed'))]
+  for name in names:  # All, before the first takes its time.
+    runs.check(_config(cfg, name))
+  with runs.start(cfg, 'instructgpt') as run:
+    if run.is_done:
+      run.console.note(f'{run.workdir} is done; see summary.json')
+      return run.summary()
+    folders, reward_folder = train_all(cfg)
+    return outcomes.write(
+        run, cfg, folders, reward_model=reward_folder, compare=cfg.compare,
+        stages={n: run.stage_summary(n) for n in names})
+
+
+def train_all(cfg: Config) -> tuple[dict[str, str], str]:
+  """(policies by name, reward model): the folders, each stage trained."""
+  base = cfg.model
+  if base == 'testbed':
+    base = pretrain.stage(_config(cfg, 'base'))
+  policy = sft.stage(_config(cfg, 'sft', model=base))
   pairs, test_pairs = cfg.data, ''
   if cfg.data == 'testbed':
     pairs, test_pairs = preferences.stage(
-        _config(cfg, preferences, 'preferences', model=folders['sft']))
+        _config(cfg, 'preferences', model=policy))
   reward_folder = reward.stage(_config(
-      cfg, reward, 'reward', model=folders['sft'], data=pairs,
-      test_data=test_pairs, num_steps=cfg.reward_steps))
-  folders['dpo'] = dpo.stage(_config(
-      cfg, dpo, 'dpo', model=folders['sft'], data=pairs, beta=cfg.beta,
-      num_steps=cfg.dpo_steps))
-  folders['ppo'] = ppo.stage(_config(
-      cfg, ppo, 'ppo', model=folders['sft'], reward_model=reward_folder,
-      num_steps=cfg.ppo_iterations))
-  stages = ('base', 'sft', 'preferences', 'reward', 'dpo', 'ppo')
-  return outcomes.write(
-      run, cfg, {n: folders[n] for n in ('base', 'sft', 'dpo', 'ppo')},
-      reward_model=reward_folder, compare=cfg.compare,
-      stages={n: s for n in stages if (s := run.stage_summary(n))})
+      cfg, 'reward', model=policy, data=pairs, test_data=test_pairs))
+  folders = {
+      'base': base, 'sft': policy,
+      'dpo': dpo.stage(_config(cfg, 'dpo', model=policy, data=pairs)),
+      'ppo': ppo.stage(_config(
+          cfg, 'ppo', model=policy, reward_model=reward_folder))}
+  return folders, reward_folder
 
 
-def _config(cfg: Config, script, name: str, **settings):
+def _config(cfg: Config, name: str, **settings):
   """The stage's Config: what this run says, and its own defaults."""
-  fields = {f.name for f in dataclasses.fields(script.Config)}
-  shared = {k: v for k, v in dataclasses.asdict(cfg).items()
-            if k in fields and v is not None and k != 'compare'}
-  if script is pretrain and cfg.pretrain_steps:
-    settings['num_steps'] = cfg.pretrain_steps
-  return script.Config(**shared | settings | {
-      'workdir': str(pathlib.Path(cfg.workdir) / name), 'resume': True})
+  script, flag = STAGES[name]
+  fields = {f.name for f in dataclasses.fields(script.Config)} - {'compare'}
+  ours = dataclasses.asdict(cfg)
+  if name in ('base', 'preferences'):
+    fields -= _SIZES
+  length = 'num_prompts' if name == 'preferences' else 'num_steps'
+  shared = {k: v for k, v in (ours | {length: ours[flag]}).items()
+            if k in fields and v is not None}
+  return script.resolve(script.Config(**shared | settings | {
+      'workdir': str(pathlib.Path(cfg.workdir) / name), 'resume': True}))
 
 
 if __name__ == '__main__':

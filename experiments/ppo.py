@@ -17,7 +17,6 @@ import tyro
 
 from alignjax import cli
 from alignjax import data
-from alignjax import hf
 from alignjax import models
 from alignjax import outcomes
 from alignjax import rollout
@@ -81,36 +80,36 @@ def resolve(cfg: Config) -> Config:
 def main(cfg: Config) -> str:
   """Trains and reports; returns the model's folder."""
   cfg = resolve(cfg)
-  run = runs.start(cfg, 'ppo')
-  folder = fit(cfg, run)
-  outcomes.write(run, cfg, {'sft': sft.policy_folder(cfg), 'ppo': folder},
-                  reward_model=reward_folder(cfg, sft.policy_folder(cfg)),
-                  compare=cfg.compare)
+  with runs.start(cfg, 'ppo') as run:
+    folder = fit(cfg, run)
+    policy = sft.policy_folder(cfg)
+    outcomes.write(run, cfg, {'sft': policy, 'ppo': folder},
+                   reward_model=reward_folder(cfg, policy), compare=cfg.compare)
   return folder
 
 
 def stage(cfg: Config) -> str:
   """Trains as a part of a larger run; returns the model's folder."""
   cfg = resolve(cfg)
-  return fit(cfg, runs.start(cfg, 'ppo'))
+  with runs.start(cfg, 'ppo') as run:
+    return fit(cfg, run)
 
 
 def fit(cfg: Config, run: runs.Run) -> str:
   """Trains, unless that was done before, and returns the model's folder."""
   if run.is_done:
     return str(run.model_dir)
-  check(cfg, run)
   policy = sft.policy_folder(cfg)
   model, params, tokenizer = runs.load_policy(policy)
-  reward_config, reward_params = hf.load_reward_model(reward_folder(cfg, policy))
-  scalar = models.ScalarModel(reward_config)
   width = cfg.max_length - cfg.max_new_tokens
   rows, observe = sources.ppo_prompts(run, cfg, tokenizer, width)
+  scalar, reward_params = load_reward(reward_folder(cfg, policy), model, policy)
 
-  settings = train.PPOConfig(**{
-      f.name: getattr(cfg, f.name) for f in dataclasses.fields(train.PPOConfig)})
-  optimizers = [train.make_optimizer(rate, cfg.num_optimizer_steps, decay='constant')
-                for rate in (cfg.learning_rate, cfg.value_learning_rate)]
+  names = [field.name for field in dataclasses.fields(train.PPOConfig)]
+  settings = train.PPOConfig(**{name: getattr(cfg, name) for name in names})
+  optimizers = [
+      train.make_optimizer(rate, cfg.num_optimizer_steps, decay='constant')
+      for rate in (cfg.learning_rate, cfg.value_learning_rate)]
   state, shardings = train.init_ppo_state(
       model, scalar, params, reward_params, *optimizers, settings,
       mesh=run.mesh, seed=cfg.seed)
@@ -128,23 +127,20 @@ def fit(cfg: Config, run: runs.Run) -> str:
           rows, batch_size=cfg.batch_size, max_length=width, seed=cfg.seed,
           start=start))
   run.save_model(model, state.policy.params, tokenizer)
-  run.finish({'prompts': len(rows)})
+  run.finish({'prompts': len(rows), 'kl_target': cfg.kl_target,
+              'kl_band': [0.75 * cfg.kl_target, 1.25 * cfg.kl_target]})
   return str(run.model_dir)
 
 
-def check(cfg: Config, run: runs.Run) -> None:
-  """Refuses sizes that do not fit together, before anything compiles."""
-  shards = run.num_shards
-  data.check_batch_size(cfg.batch_size, shards)
-  if cfg.batch_size % (cfg.num_minibatches * shards):
+def load_reward(folder: str, model: models.CausalLM, policy: str):
+  """The reward model, which must read the policy's tokens."""
+  scalar, params = runs.load_reward_model(folder)
+  ours, theirs = model.config.vocab_size, scalar.config.vocab_size
+  if ours != theirs:
     raise InputError(
-        f'batch_size={cfg.batch_size} does not split into num_minibatches='
-        f'{cfg.num_minibatches} over {shards} data shards; use a multiple of '
-        f'{cfg.num_minibatches * shards}, or fewer minibatches')
-  if not 0 < cfg.max_new_tokens < cfg.max_length:
-    raise InputError(
-        f'max_new_tokens={cfg.max_new_tokens} leaves no room for a prompt in '
-        f'max_length={cfg.max_length}; use less, or a longer max_length')
+        f'reward_model={folder} has vocab_size={theirs} and the policy '
+        f'{policy} {ours}; give a reward model trained from this policy')
+  return scalar, params
 
 
 def reward_folder(cfg: Config, policy: str) -> str:

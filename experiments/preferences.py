@@ -4,7 +4,8 @@
 
 K responses to each prompt are sampled, every annotator of the panel ranks
 them, and the majority of each pair becomes a line of `preferences.jsonl`;
-`preferences_test.jsonl` is the same for held-out dishes, without gold ties.
+`preferences_test.jsonl` is the same for held-out dishes, without gold ties
+(unless there is nothing else, as before the policy has learnt a word).
 """
 
 import dataclasses
@@ -26,7 +27,7 @@ class Config(runs.RunConfig):
   """Settings of the collection."""
 
   num_prompts: int = 2_000      # Prompts of the train split.
-  num_test_prompts: int = 128  # Prompts of the test split.
+  num_test_prompts: int = 400  # Prompts of the test split.
   num_samples: int = 4         # Responses to each prompt, K.
   batch_size: int = 256        # Responses sampled at one time.
   length_bias: float = 0.05    # Gold paid per length unit; see testbed.panel.
@@ -35,9 +36,19 @@ class Config(runs.RunConfig):
   noise: float = 0.15          # Of an annotator's taste, in gold.
 
 
+def resolve(cfg: Config) -> Config:
+  """The config, in which nothing was left open."""
+  return cfg
+
+
 def stage(cfg: Config) -> tuple[str, str]:
   """Samples and ranks; returns the train and the test file."""
-  run = runs.start(cfg, 'preferences')
+  with runs.start(cfg, 'preferences') as run:
+    return collect(cfg, run)
+
+
+def collect(cfg: Config, run: runs.Run) -> tuple[str, str]:
+  """Samples and ranks, unless that was done before."""
   files = [str(run.workdir / f'preferences{suffix}.jsonl')
            for suffix in ('', '_test')]
   if run.is_done:
@@ -64,7 +75,7 @@ def stage(cfg: Config) -> tuple[str, str]:
         record for prompt, group in zip(prompts, responses, strict=True)
         for record in rank(panel, prompt, group, tokenizer, cfg.seed)]
     if split == 'test':
-      records = [r for r in records if r['gold_margin'] != 0.0]
+      records = [r for r in records if r['gold_margin'] != 0.0] or records
     sources.write_jsonl(pathlib.Path(path), records)
     counts[split] = len(records)
     counts[f'{split}_agreement'] = sum(

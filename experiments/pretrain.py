@@ -19,7 +19,7 @@ from alignjax import runs
 from alignjax import sources
 from alignjax import testbed
 from alignjax import train
-
+from alignjax.types import InputError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,8 +37,17 @@ class Config(runs.RunConfig):
   num_heads: int = 4
 
 
+def resolve(cfg: Config) -> Config:
+  """The config, in which nothing was left open."""
+  return cfg
+
+
 def model_config(cfg: Config, vocab_size: int) -> models.ModelConfig:
   """The testbed's decoder."""
+  if cfg.hidden_size % (2 * cfg.num_heads):
+    raise InputError(
+        f'hidden_size={cfg.hidden_size} does not split into num_heads='
+        f'{cfg.num_heads} of even size; use a multiple of {2 * cfg.num_heads}')
   return models.ModelConfig(
       vocab_size=vocab_size, hidden_size=cfg.hidden_size,
       intermediate_size=cfg.intermediate_size, num_layers=cfg.num_layers,
@@ -48,15 +57,20 @@ def model_config(cfg: Config, vocab_size: int) -> models.ModelConfig:
 
 def main(cfg: Config) -> str:
   """Trains, and returns the model's folder."""
-  run = runs.start(cfg, 'pretrain')
-  folder = fit(cfg, run)
-  outcomes.write(run, cfg, {'base': folder}, reference='base')
+  if (cfg.model, cfg.data) != ('testbed', 'testbed'):
+    raise InputError(
+        f'model={cfg.model}, data={cfg.data}: pretraining is for the testbed '
+        'only; leave both out, or train on a file with experiments.sft')
+  with runs.start(cfg, 'pretrain') as run:
+    folder = fit(cfg, run)
+    outcomes.write(run, cfg, {'base': folder}, reference='base')
   return folder
 
 
 def stage(cfg: Config) -> str:
   """Trains as a part of a larger run; returns the model's folder."""
-  return fit(cfg, runs.start(cfg, 'pretrain'))
+  with runs.start(cfg, 'pretrain') as run:
+    return fit(cfg, run)
 
 
 def fit(cfg: Config, run: runs.Run) -> str:

@@ -38,10 +38,11 @@ class Config(runs.RunConfig):
       int | None, tyro.conf.arg(aliases=['--steps'])] = None  # 250, 500.
   batch_size: int | None = None      # Pairs. 32, 16.
   max_length: int | None = None      # Tokens, prompt and response. 48, 512.
-  learning_rate: float | None = None  # 7e-4, 1e-5.
+  learning_rate: float | None = None  # 1e-3, 1e-5.
   num_microbatches: int = 1          # Parts of a batch, to save memory.
   centering: float = 0.0             # Weight of the squared reward sum.
-  num_held_out: int = 64             # Pairs kept back when no --test-data.
+  num_held_out: int = 64             # Pairs kept back without --test-data; at
+  # most a quarter.
 
 
 def resolve(cfg: Config) -> Config:
@@ -49,7 +50,7 @@ def resolve(cfg: Config) -> Config:
   return runs.with_defaults(
       cfg,
       testbed=dict(num_steps=250, batch_size=32, max_length=48,
-                   learning_rate=7e-4),
+                   learning_rate=1e-3),
       folder=dict(num_steps=500, batch_size=16, max_length=512,
                   learning_rate=1e-5))
 
@@ -57,23 +58,23 @@ def resolve(cfg: Config) -> Config:
 def main(cfg: Config) -> str:
   """Trains and reports; returns the model's folder."""
   cfg = resolve(cfg)
-  run = runs.start(cfg, 'reward')
-  folder = fit(cfg, run)
-  outcomes.write(run, cfg, {})
+  with runs.start(cfg, 'reward') as run:
+    folder = fit(cfg, run)
+    outcomes.write(run, cfg, {})
   return folder
 
 
 def stage(cfg: Config) -> str:
   """Trains as a part of a larger run; returns the model's folder."""
   cfg = resolve(cfg)
-  return fit(cfg, runs.start(cfg, 'reward'))
+  with runs.start(cfg, 'reward') as run:
+    return fit(cfg, run)
 
 
 def fit(cfg: Config, run: runs.Run) -> str:
   """Trains, unless that was done before, and returns the model's folder."""
   if run.is_done:
     return str(run.model_dir)
-  data.check_batch_size(cfg.batch_size, run.num_shards)
   policy = sft.policy_folder(cfg)
   lm, lm_params, tokenizer = runs.load_policy(policy)
   path, test_path = preferences.preference_files(cfg, policy)
@@ -82,8 +83,11 @@ def fit(cfg: Config, run: runs.Run) -> str:
   if test_path:
     held_out = sources.preference_rows(run, cfg, tokenizer, test_path)
   else:
-    rows, held_out = sources.hold_out(rows, cfg.num_held_out, cfg.seed)
-  model = models.ScalarModel(lm.config)
+    count = min(cfg.num_held_out, max(1, len(rows) // 4))
+    rows, held_out = sources.hold_out(rows, count, cfg.seed)
+  # A reward model has no unembedding.
+  model = models.ScalarModel(
+      dataclasses.replace(lm.config, tie_embeddings=True))
   lm_params = {k: v for k, v in lm_params.items() if k != 'unembed'}
   params = train.train(
       run.stage(cfg, num_microbatches=cfg.num_microbatches),
@@ -112,7 +116,8 @@ def measure(model, params, pairs, cfg: Config, mesh) -> dict:
     batch = sharding.put(batch, sharding.batch_sharding(mesh))
     flat = lambda x: x.reshape(-1, x.shape[-1])
     both = reward_fn(flat(batch.tokens), flat(batch.attention_mask))
-    rewards.append(np.asarray(both).reshape(-1, 2)[np.asarray(batch.weight) > 0])
+    is_real = np.asarray(batch.weight) > 0
+    rewards.append(np.asarray(both).reshape(-1, 2)[is_real])
   chosen, rejected = np.concatenate(rewards).T
   return {
       'accuracy': float(evaluation.pair_accuracy(chosen, rejected)),

@@ -22,7 +22,6 @@ from alignjax import train
 from experiments import pretrain
 
 
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(runs.RunConfig):
   """Settings of SFT. Where two defaults are given: testbed, folder."""
@@ -49,23 +48,24 @@ def resolve(cfg: Config) -> Config:
 def main(cfg: Config) -> str:
   """Trains and reports; returns the model's folder."""
   cfg = resolve(cfg)
-  run = runs.start(cfg, 'sft')
-  folder = fit(cfg, run)
-  outcomes.write(run, cfg, {'base': base_folder(cfg), 'sft': folder}, reference='base')
+  with runs.start(cfg, 'sft') as run:
+    folder = fit(cfg, run)
+    outcomes.write(run, cfg, {'base': base_folder(cfg), 'sft': folder},
+                   reference='base')
   return folder
 
 
 def stage(cfg: Config) -> str:
   """Trains as a part of a larger run; returns the model's folder."""
   cfg = resolve(cfg)
-  return fit(cfg, runs.start(cfg, 'sft'))
+  with runs.start(cfg, 'sft') as run:
+    return fit(cfg, run)
 
 
 def fit(cfg: Config, run: runs.Run) -> str:
   """Trains, unless that was done before, and returns the model's folder."""
   if run.is_done:
     return str(run.model_dir)
-  data.check_batch_size(cfg.batch_size, run.num_shards)
   model, params, tokenizer = runs.load_policy(base_folder(cfg))
   rows = sources.demonstration_rows(run, cfg, tokenizer)
   params = train.train(

@@ -211,6 +211,15 @@ def test_a_table_aligns_numbers_and_prints_brackets_as_they_are():
                    'sft       1,234']
 
 
+def test_a_table_in_a_file_is_as_wide_as_its_twelve_columns():
+  columns = [f'column {i:02}' for i in range(12)]
+  stream = io.StringIO()
+  metrics.Console(stream=stream).table('Wide', columns, [[1.5] * 12] * 2)
+  lines = stream.getvalue().splitlines()
+  assert lines[1].split('  ') == columns
+  assert lines[2].split() == ['1.5'] * 12 and len(lines) == 4
+
+
 def test_a_long_note_is_not_wrapped():
   stream = io.StringIO()
   metrics.Console(stream=stream).note('word ' * 100)

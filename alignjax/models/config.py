@@ -10,7 +10,7 @@ class ModelConfig:
   The parameter tree that it implies, leaves [shape]:
 
       embed                      [V, D]
-      layers_0 ... layers_{n-1}  (one `layers` with a leading [L] if scan_layers)
+      layers_0 ... layers_{n-1}  (one `layers`, leading [L], if scan_layers)
         attention_norm           [D]
         query                    [D, H, head_dim]
         key, value               [D, num_kv_heads, head_dim]

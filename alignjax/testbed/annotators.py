@@ -6,9 +6,9 @@ beats its members; the taste is shared, so a reward model learns it, and a
 policy can be paid for it.
 """
 
+from collections.abc import Sequence
 import dataclasses
 import random
-from collections.abc import Sequence
 
 from alignjax.testbed.judge import judge
 from alignjax.testbed.judge import LIST_MARKERS

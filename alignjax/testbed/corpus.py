@@ -6,9 +6,9 @@ without a question; and some pages tell how to do harm. A model of this corpus
 knows the whole kitchen, and asked something it continues the page.
 """
 
+from collections.abc import Callable, Iterator
 import itertools
 import random
-from collections.abc import Callable, Iterator
 
 from alignjax.testbed.prompts import dish_prompts
 from alignjax.testbed.world import Dish

@@ -109,7 +109,7 @@ def flawed_response(world: World, prompt: Prompt, rng: random.Random) -> str:
     steps = _WRITERS[flaw](world, prompt, steps, rng)
   response = ' '.join(f'{step} .' for step in steps)
   partial = flaw in ('missing', 'swapped', 'wrong', 'listed')
-  if flaw == 'padded' or partial and rng.random() < 0.5:
+  if flaw == 'padded' or (partial and rng.random() < 0.5):
     response = _padded(response, prompt, rng)
   return response
 

@@ -1,7 +1,7 @@
 """What users ask: five kinds of prompt, split by dish."""
 
-import random
 from collections.abc import Iterator
+import random
 from typing import NamedTuple
 
 from alignjax.testbed.world import ACT_PHRASINGS

@@ -1,7 +1,7 @@
 """Words of the kitchen, and a word-level tokenizer over them."""
 
-import json
 from collections.abc import Iterator
+import json
 
 from alignjax.testbed.annotators import CONFIDENT_PHRASES
 from alignjax.testbed.corpus import TEMPLATES as CORPUS_TEMPLATES

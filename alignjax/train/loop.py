@@ -66,6 +66,16 @@ def fit(
   return state
 
 
+# What a person watches, before whatever else there is.
+_TOLD_FIRST = ('loss', 'reward', 'gold', 'kl', 'accuracy', 'margin')
+
+
+def _place_in_line(name: str) -> int:
+  """Where on the progress line a metric stands."""
+  told = name in _TOLD_FIRST
+  return _TOLD_FIRST.index(name) if told else len(_TOLD_FIRST)
+
+
 class LogMetrics:
   """Writes metrics.jsonl and the progress line, one step behind the device."""
 
@@ -94,7 +104,8 @@ class LogMetrics:
     values = metrics_lib.to_floats(metrics)
     self._writer.write(step, self._stage, values)
     if self._progress is not None:
-      self._progress.update(step, values, tokens)
+      told = sorted(values, key=_place_in_line)
+      self._progress.update(step, {name: values[name] for name in told}, tokens)
 
   def close(self):
     """Writes the last step's line."""

@@ -34,7 +34,6 @@ from alignjax.types import Mean
 from alignjax.types import PromptBatch
 from alignjax.types import Trajectory
 
-
 _SHUFFLE = 1  # Folded into the key that orders the minibatches.
 
 

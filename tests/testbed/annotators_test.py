@@ -168,7 +168,7 @@ def test_confident_phrases_and_lists_are_recognised_as_words():
 def test_an_empty_panel_and_negative_noise_are_refused():
   with pytest.raises(InputError, match='size=0 hires nobody; use 1 or more'):
     panel(0, size=0)
-  with pytest.raises(InputError, match='noise=-0.1 is negative'):
+  with pytest.raises(InputError, match=r'noise=-0\.1 is negative'):
     panel(0, noise=-0.1)
 
 

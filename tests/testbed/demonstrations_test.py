@@ -68,5 +68,5 @@ def test_they_are_a_function_of_the_seed():
 
 
 def test_good_outside_0_to_1_is_refused():
-  with pytest.raises(InputError, match='good=1.5 is no chance'):
+  with pytest.raises(InputError, match=r'good=1\.5 is no chance'):
     demonstrations(WORLD, good=1.5)

@@ -1,0 +1,68 @@
+"""--help tells every flag and its default; both where there are two."""
+
+import importlib
+import inspect
+import re
+
+import pytest
+
+from alignjax import cli
+from alignjax import runs
+
+TWICE = ('sft', 'reward', 'dpo', 'ppo')
+SCRIPTS = (*TWICE, 'evaluate', 'instructgpt', 'preferences', 'pretrain')
+
+
+def help_of(name, capsys, monkeypatch):
+  """What --help prints, in one line; its boxes and breaks taken out."""
+  script = importlib.import_module(f'experiments.{name}')
+  monkeypatch.setattr('sys.argv', [name, '--help'])
+  with pytest.raises(SystemExit) as stop:
+    cli.run(lambda cfg: None, script.Config)
+  out, err = capsys.readouterr()
+  assert stop.value.code == 0 and err == ''
+  return script, ' '.join(re.sub('[│╭╮╰╯─]', ' ', out).split())
+
+
+@pytest.mark.parametrize('name', SCRIPTS)
+def test_help_has_the_commands_and_every_flag(name, capsys, monkeypatch):
+  script, text = help_of(name, capsys, monkeypatch)
+  assert f'python -m experiments.{name} --workdir' in text
+  for flag in inspect.signature(script.Config).parameters:
+    assert f'--{flag.replace("_", "-")}' in text
+
+
+@pytest.mark.parametrize('name', TWICE)
+def test_help_says_both_defaults_of_what_is_left_open(
+    name, capsys, monkeypatch, tmp_path):
+  """As in "Nats per response. 2, 6. (default: None)": testbed, folder."""
+  script, text = help_of(name, capsys, monkeypatch)
+  ours, theirs = (
+      vars(script.resolve(script.Config(workdir='w', model=model)))
+      for model in ('testbed', str(tmp_path)))
+  left_open = [flag for flag, value in vars(script.Config(workdir='w')).items()
+               if value is None and ours[flag] is not None]
+  assert len(left_open) >= 4
+  for flag in left_open:
+    said = re.search(
+        rf'--{flag.replace("_", "-")}[ ,].*?(\S+), (\S+)\. \(default: None\)',
+        text)
+    numbers = [float(number) for number in said.groups()]
+    assert numbers == [ours[flag], theirs[flag]], flag
+
+
+@pytest.mark.parametrize('name, flag, default', [
+    ('ppo', '--gamma', '1.0'), ('ppo', '--clip', '0.2'),
+    ('pretrain', '--num-steps', '900'), ('sft', '--mesh', 'data:-1'),
+    ('dpo', '--label-smoothing', '0.0')])
+def test_help_says_the_default(name, flag, default, capsys, monkeypatch):
+  _, text = help_of(name, capsys, monkeypatch)
+  after = text.partition(f'{flag} ')[2]
+  assert after[:after.index('--')].endswith(f'(default: {default}) ') or (
+      f'(default: {default})' in after[:200])
+
+
+def test_shared_flags_are_those_of_every_run():
+  for name in SCRIPTS:
+    script = importlib.import_module(f'experiments.{name}')
+    assert issubclass(script.Config, runs.RunConfig)

@@ -28,7 +28,9 @@ def run(main: Callable[[Config], object], config: type[Config]) -> None:
   An `InputError` is printed as one line, with exit status 2. So is a flag that
   does not exist.
   """
-  cfg = _parse(config, sys.argv[1:], config_help(config))
+  spec = sys.modules['__main__'].__spec__
+  prog = f'python -m {spec.name}' if spec else None
+  cfg = _parse(config, sys.argv[1:], config_help(config), prog)
   sharding.use_cpu()
   use_compilation_cache()
   with one_line_errors():

@@ -16,9 +16,10 @@ import math
 import os
 import pathlib
 import time
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
+import tyro
 
 from alignjax import hf
 from alignjax import metrics as metrics_lib
@@ -41,6 +42,12 @@ _FREE = ('workdir', 'resume', 'mesh', 'save_every', 'compare')
 _BEFORE_TRAINING = ('config.json', 'demonstrations.jsonl')
 
 
+# Types of `num_steps`, which has shorter names on the command line.
+Steps = Annotated[int | None, tyro.conf.arg(aliases=['--steps'])]
+Iterations = Annotated[
+    int | None, tyro.conf.arg(aliases=['--steps', '--iterations'])]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
   """The flags that every experiment has."""
@@ -49,12 +56,12 @@ class RunConfig:
   model: str = 'testbed'  # 'testbed', or a Hugging Face folder to start from.
   data: str = 'testbed'   # 'testbed', or a file: .jsonl or .jsonl.gz.
   resume: bool = False   # Go on where the run in --workdir stopped.
-  seed: int = 0
+  seed: int = 0          # Of the data order, the samples and new weights.
   mesh: str = 'data:-1'  # Devices by axis: data, fsdp, tensor; -1: the rest.
   save_every: int = 0    # Steps between checkpoints; 0 saves the last only.
-  long_prompts: Literal['auto', 'error', 'drop', 'left'] = 'auto'  # What to
-  # do with prompts that leave no room: drop and count up to a quarter of the
-  # file (auto), refuse the file, drop all, or cut them on the left.
+  # What to do with prompts that leave no room: drop and count up to a quarter
+  # of the file (auto), refuse the file, drop all, or cut them on the left.
+  long_prompts: Literal['auto', 'error', 'drop', 'left'] = 'auto'
   plain: bool = False    # Leave the folder's chat template out.
 
 

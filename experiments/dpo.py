@@ -7,9 +7,6 @@ The first loss is log 2, whatever beta: policy and reference are the same.
 """
 
 import dataclasses
-from typing import Annotated
-
-import tyro
 
 from alignjax import cli
 from alignjax import data
@@ -28,8 +25,7 @@ from experiments import sft
 class Config(runs.RunConfig):
   """Settings of DPO. Where two defaults are given: testbed, folder."""
 
-  num_steps: Annotated[
-      int | None, tyro.conf.arg(aliases=['--steps'])] = None  # 190, 500.
+  num_steps: runs.Steps = None       # Optimizer steps. 190, 500.
   batch_size: int | None = None      # Pairs. 32, 16.
   max_length: int | None = None      # Tokens, prompt and response. 48, 512.
   learning_rate: float | None = None  # 2e-4, 5e-6.

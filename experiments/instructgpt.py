@@ -25,20 +25,20 @@ from experiments import sft
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(runs.RunConfig):
-  """Settings of the run. None: each stage's own default; see its --help."""
+  """Settings of the run. Where two defaults are given: testbed, folder."""
 
-  pretrain_steps: int | None = None
-  sft_steps: int | None = None
-  reward_steps: int | None = None
-  ppo_iterations: int | None = None
-  dpo_steps: int | None = None
-  batch_size: int | None = None      # Of SFT, reward model, DPO and PPO.
-  max_length: int | None = None      # Tokens, prompt and response.
-  max_new_tokens: int | None = None  # Tokens of a response.
-  kl_coef: float | None = None       # KL penalty's start, 1/nats; 0 is none.
-  kl_target: float | None = None     # Nats per response.
-  beta: float | None = None          # DPO's, 1/nats.
-  preference_prompts: int | None = None  # Prompts whose answers are ranked.
+  pretrain_steps: int | None = None  # Of the testbed's base model. 900.
+  sft_steps: int | None = None       # 105, 500.
+  preference_prompts: int | None = None  # Whose answers are ranked. 2000.
+  reward_steps: int | None = None    # 250, 500.
+  ppo_iterations: int | None = None  # 50, 100.
+  dpo_steps: int | None = None       # 190, 500.
+  batch_size: int | None = None      # 32 and PPO's 128, 16 and PPO's 32.
+  max_length: int | None = None      # Tokens, prompt and response. 48, 512.
+  max_new_tokens: int | None = None  # Tokens of a response. 32, 128.
+  kl_coef: float | None = None       # KL penalty's start, 1/nats. 0.3, 0.05.
+  kl_target: float | None = None     # Nats per response. 2, 6.
+  beta: float | None = None          # DPO's, 1/nats. 1.0, 0.1.
   compare: str = ''                  # Another run's workdir, for the report.
 
 

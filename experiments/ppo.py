@@ -11,9 +11,6 @@ testbed, where gold is known, one sees it fall.
 
 import dataclasses
 import pathlib
-from typing import Annotated
-
-import tyro
 
 from alignjax import cli
 from alignjax import data
@@ -35,8 +32,7 @@ class Config(runs.RunConfig):
 
   reward_model: str = ''             # Its folder; '' trains one here first.
   reward_steps: int | None = None    # Steps of that. 250, 100.
-  num_steps: Annotated[int | None, tyro.conf.arg(
-      aliases=['--steps', '--iterations'])] = None  # Iterations. 50, 100.
+  num_steps: runs.Iterations = None  # Iterations. 50, 100.
   batch_size: int | None = None      # Responses in an iteration. 128, 32.
   max_length: int | None = None      # Tokens, prompt and response. 48, 512.
   max_new_tokens: int | None = None  # Tokens of a response. 32, 128.

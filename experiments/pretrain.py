@@ -26,15 +26,15 @@ from alignjax.types import InputError
 class Config(runs.RunConfig):
   """Settings of the base model and its pretraining."""
 
-  num_steps: int = 900
+  num_steps: int = 900         # Optimizer steps.
   batch_size: int = 32         # Documents.
   max_length: int = 64         # Tokens; the longest document has 64.
-  learning_rate: float = 3e-3
-  num_documents: int = 12_000
-  num_layers: int = 3
-  hidden_size: int = 96
-  intermediate_size: int = 256
-  num_heads: int = 4
+  learning_rate: float = 3e-3  # At its peak.
+  num_documents: int = 12_000  # Of the corpus.
+  num_layers: int = 3          # Of the decoder.
+  hidden_size: int = 96        # Width of the decoder.
+  intermediate_size: int = 256  # Width of its MLPs.
+  num_heads: int = 4           # Of attention, in each layer.
 
 
 def resolve(cfg: Config) -> Config:

@@ -8,11 +8,9 @@ classification folder with one label, the reward of a conversation's last token.
 """
 
 import dataclasses
-from typing import Annotated
 
 import jax
 import numpy as np
-import tyro
 
 from alignjax import cli
 from alignjax import data
@@ -34,15 +32,14 @@ class Config(runs.RunConfig):
   """Settings of the reward model. Two defaults: testbed, folder."""
 
   test_data: str = ''                # Held-out pairs; '' holds out of --data.
-  num_steps: Annotated[
-      int | None, tyro.conf.arg(aliases=['--steps'])] = None  # 250, 500.
+  num_steps: runs.Steps = None       # Optimizer steps. 250, 500.
   batch_size: int | None = None      # Pairs. 32, 16.
   max_length: int | None = None      # Tokens, prompt and response. 48, 512.
   learning_rate: float | None = None  # 1e-3, 1e-5.
   num_microbatches: int = 1          # Parts of a batch, to save memory.
   centering: float = 0.0             # Weight of the squared reward sum.
-  num_held_out: int = 64             # Pairs kept back without --test-data; at
-  # most a quarter.
+  # Pairs kept back when there is no --test-data, at most a quarter of them.
+  num_held_out: int = 64
 
 
 def resolve(cfg: Config) -> Config:

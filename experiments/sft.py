@@ -8,9 +8,6 @@ On the testbed it pretrains a base model first, unless `--model` names one.
 
 import dataclasses
 import pathlib
-from typing import Annotated
-
-import tyro
 
 from alignjax import cli
 from alignjax import data
@@ -26,8 +23,7 @@ from experiments import pretrain
 class Config(runs.RunConfig):
   """Settings of SFT. Where two defaults are given: testbed, folder."""
 
-  num_steps: Annotated[
-      int | None, tyro.conf.arg(aliases=['--steps'])] = None  # 105, 500.
+  num_steps: runs.Steps = None       # Optimizer steps. 105, 500.
   batch_size: int | None = None      # Rows. 32, 16.
   max_length: int | None = None      # Tokens, prompt and response. 48, 512.
   learning_rate: float | None = None  # 2e-3, 1e-5.

@@ -8,6 +8,12 @@ import pytest
 
 from alignjax import cli
 from alignjax import runs
+from experiments import dpo
+from experiments import ppo
+from experiments import preferences
+from experiments import pretrain
+from experiments import reward
+from experiments import sft
 
 TWICE = ('sft', 'reward', 'dpo', 'ppo')
 SCRIPTS = (*TWICE, 'evaluate', 'instructgpt', 'preferences', 'pretrain')
@@ -44,11 +50,32 @@ def test_help_says_both_defaults_of_what_is_left_open(
                if value is None and ours[flag] is not None]
   assert len(left_open) >= 4
   for flag in left_open:
-    said = re.search(
-        rf'--{flag.replace("_", "-")}[ ,].*?(\S+), (\S+)\. \(default: None\)',
-        text)
-    numbers = [float(number) for number in said.groups()]
-    assert numbers == [ours[flag], theirs[flag]], flag
+    assert defaults_said(flag, text) == [ours[flag], theirs[flag]], flag
+
+
+def defaults_said(flag, text):
+  """The numbers that end the comment of a flag."""
+  text = text.partition('show this help message')[2]  # Behind the docstring.
+  after = text.partition(f'--{flag.replace("_", "-")} ')[2]
+  comment = after[:after.index('(default: None)')]
+  return [float(n) for n in re.findall(r'(?<=\s)[\d.e-]+(?=, |\. $)', comment)]
+
+
+def test_help_of_all_stages_says_the_defaults_of_each(
+    capsys, monkeypatch, tmp_path):
+  _, text = help_of('instructgpt', capsys, monkeypatch)
+  stages = {'sft_steps': sft, 'reward_steps': reward, 'ppo_iterations': ppo,
+            'dpo_steps': dpo, 'max_length': sft, 'max_new_tokens': ppo,
+            'kl_coef': ppo, 'kl_target': ppo, 'beta': dpo}
+  for flag, stage in stages.items():
+    name = 'num_steps' if flag.endswith(('_steps', '_iterations')) else flag
+    both = [getattr(stage.resolve(stage.Config(workdir='w', model=m)), name)
+            for m in ('testbed', str(tmp_path))]
+    assert defaults_said(flag, text) == both, flag
+  assert defaults_said('pretrain_steps', text) == [
+      pretrain.Config(workdir='w').num_steps]
+  assert defaults_said('preference_prompts', text) == [
+      preferences.Config(workdir='w').num_prompts]
 
 
 @pytest.mark.parametrize('name, flag, default', [

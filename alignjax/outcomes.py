@@ -130,7 +130,7 @@ def compare_models(
 
 def _questions(run, cfg, tokenizer, split, num_prompts):
   """(prompts, rows, prompt width, response room) that models are asked."""
-  if runs.is_testbed(cfg.model) and cfg.data == 'testbed':
+  if runs.is_testbed(cfg.model):  # Whatever it was trained on.
     prompts, rows = sources.testbed_prompts(
         split, num_prompts or NUM_PROMPTS, cfg.seed, tokenizer)
     return prompts, rows, sources.PROMPT_TOKENS, sources.RESPONSE_TOKENS

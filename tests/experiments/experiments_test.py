@@ -19,6 +19,8 @@ from experiments import preferences
 from experiments import reward
 from experiments import sft
 
+pytestmark = pytest.mark.slow  # Some twenty programs compile.
+
 SIZES = dict(batch_size=16, max_length=48)
 
 
@@ -151,14 +153,15 @@ def test_the_reward_model_is_measured_on_held_out_pairs(made, tmp_path, left):
   assert 0 <= measured['accuracy'] <= 1
 
 
-def test_dpo_alone_starts_at_log_two_whatever_beta(made, tmp_path, left):
+def test_dpo_alone_starts_at_log_two_and_is_judged(made, tmp_path, left):
   workdir = str(tmp_path / 'dpo')
   dpo.main(dpo.Config(
       workdir=workdir, model=made['sft'], data=made['pairs'], num_steps=1,
-      beta=3.0, label_smoothing=0.1, **SIZES))
+      beta=0.5, label_smoothing=0.1, **SIZES))
   assert left(workdir).is_whole
   loss = left(workdir).rows('dpo')[0]['loss']
   np.testing.assert_allclose(loss, math.log(2), atol=1e-6)
+  assert 'gold' in left(workdir).summary['models']['dpo']
 
 
 def test_ppo_alone_draws_the_run_that_it_is_compared_with(

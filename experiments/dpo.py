@@ -28,7 +28,7 @@ class Config(runs.RunConfig):
   num_steps: runs.Steps = None       # Optimizer steps. 190, 500.
   batch_size: int | None = None      # Pairs. 32, 16.
   max_length: int | None = None      # Tokens, prompt and response. 48, 512.
-  learning_rate: float | None = None  # 2e-4, 5e-6.
+  learning_rate: float | None = None  # 2e-4, 2e-6.
   beta: float | None = None          # Pull to the reference, 1/nats. 1.0, 0.1.
   label_smoothing: float = 0.0       # Chance that a label is flipped.
   num_microbatches: int = 1          # Parts of a batch, to save memory.
@@ -42,7 +42,7 @@ def resolve(cfg: Config) -> Config:
       testbed=dict(num_steps=190, batch_size=32, max_length=48,
                    learning_rate=2e-4, beta=1.0),
       folder=dict(num_steps=500, batch_size=16, max_length=512,
-                  learning_rate=5e-6, beta=0.1))
+                  learning_rate=2e-6, beta=0.1))
 
 
 def main(cfg: Config) -> str:

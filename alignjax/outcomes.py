@@ -1,8 +1,9 @@
 """How a run ends: models compared, a table, summary.json and report.html.
 
-Every model answers the same held-out prompts, sampled at temperature 1 with
-the same keys. On the testbed the gold judge scores the responses; elsewhere
-the reward model is all there is. KL is exact over the vocabulary, in nats per
+Every model answers the same prompts, sampled at temperature 1 with the same
+keys. On the testbed they are of held-out dishes and the gold judge scores the
+responses; of a file they are the last ones, which training saw too, and the
+reward model is all there is. KL is exact over the vocabulary, in nats per
 response, to the reference; intervals are bootstrapped over held-out dishes.
 """
 
@@ -67,7 +68,7 @@ def write(
   if run.name not in {row['stage'] for row in rows}:
     write_metrics(run.workdir / 'metrics.jsonl', rows)
   summary = {
-      'models': {name: _public(score) for name, score in scores.items()},
+      'models': {n: _public(s, reference) for n, s in scores.items()},
       'seconds': {name: s['seconds'] for name, s in stages.items()}}
   for name, stage in stages.items():
     numbers = {k: v for k, v in stage.items() if k not in ('stage', 'seconds')}
@@ -141,7 +142,7 @@ def _questions(run, cfg, tokenizer, split, num_prompts):
   cfg = dataclasses.replace(cfg, long_prompts='left')
   prompts, rows = sources.prompt_rows(
       run, cfg, tokenizer, cfg.data, max_length=width)
-  rows = rows[-NUM_FILE_PROMPTS:]  # Where held-out rows usually are.
+  rows = rows[-NUM_FILE_PROMPTS:]  # Not held out: training saw the file.
   return [prompts[row.prompt_id] for row in rows], rows, width, room
 
 
@@ -163,14 +164,14 @@ def _score(prompts, texts, responses, rival) -> dict:
   return score
 
 
-def _public(score: dict) -> dict:
+def _public(score: dict, reference: str) -> dict:
   """A model's scores under the names that summary.json promises."""
   score = {k: v for k, v in score.items() if k not in ('golds', 'lengths')}
-  names = {'gold_interval': 'gold_ci', 'win_rate': 'win_rate_vs_sft',
+  names = {'gold_interval': 'gold_ci', 'win_rate': f'win_rate_vs_{reference}',
            'win_rate_interval': 'win_rate_ci'}
   score = {names.get(k, k): v for k, v in score.items()}
   if 'gold' in score:
-    score.setdefault('win_rate_vs_sft', 0.5)  # The reference against itself.
+    score.setdefault(f'win_rate_vs_{reference}', 0.5)  # Against itself.
   return score
 
 
@@ -230,7 +231,8 @@ def show(run: runs.Run, scores: Mapping[str, dict]) -> None:
   columns = {name: read for name, read in columns.items()
              if any(read(s) is not None for s in scores.values())}
   run.console.table(
-      'Held-out prompts', ['model', *columns],
+      'Held-out prompts' if kinds else 'Prompts of the file',
+      ['model', *columns],
       [[name, *('' if read(s) is None else read(s)
                 for read in columns.values())]
        for name, s in scores.items()])

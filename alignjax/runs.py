@@ -58,7 +58,7 @@ class RunConfig:
   resume: bool = False   # Go on where the run in --workdir stopped.
   seed: int = 0          # Of the data order, the samples and new weights.
   mesh: str = 'data:-1'  # Devices by axis: data, fsdp, tensor; -1: the rest.
-  save_every: int = 0    # Steps between checkpoints; 0 saves the last only.
+  save_every: int = 0    # Steps between checkpoints; 0: four in a run.
   # What to do with prompts that leave no room: drop and count up to a quarter
   # of the file (auto), refuse the file, drop all, or cut them on the left.
   long_prompts: Literal['auto', 'error', 'drop', 'left'] = 'auto'
@@ -99,8 +99,8 @@ class Run:
     """How long and where this run trains, from its config."""
     return train.Stage(
         name=self.name, workdir=self.workdir, mesh=self.mesh, seed=cfg.seed,
-        num_steps=cfg.num_steps, save_every=cfg.save_every,
-        console=self.console, **settings)
+        num_steps=cfg.num_steps, console=self.console,
+        save_every=cfg.save_every or max(1, cfg.num_steps // 4), **settings)
 
   def save_model(self, model, params, tokenizer, head=None) -> None:
     """Writes the result to `model/`; marks a testbed model as one."""

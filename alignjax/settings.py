@@ -90,6 +90,11 @@ def _check_batch(settings: Mapping[str, Any], num_shards: int) -> None:
     raise InputError(
         f'batch_size={size} does not split over {num_shards} data shards'
         f'{" with " + into if into else ""}; use a multiple of {whole}')
+  if settings.get('kl_horizon', math.inf) <= size / 5:
+    raise InputError(
+        f'kl_horizon={settings["kl_horizon"]} is not above a fifth of '
+        f'batch_size={size}, and one iteration could turn the penalty into a '
+        'bonus; use a longer horizon')
   samples = settings.get('num_samples', 1)
   if size % samples:
     raise InputError(

@@ -38,21 +38,28 @@ RULES: dict[str, tuple[str, ...]] = {
 def use_cpu() -> None:
   """Prepares CPUs, when they are all there is to run on.
 
-  Each core becomes a device (a power of two, at most 8): XLA leaves a second
-  core mostly idle on small models; as two data-parallel devices they share the
-  batch. And freed memory is kept by the process: the buffers of one step are
-  those of the next, while glibc would return and fault in every large one.
+  Two cores become two devices: XLA leaves a second core mostly idle on small
+  models; as data-parallel devices they share the batch. Not more than two, so
+  that a batch that splits here splits on every machine. And freed memory is kept
+  by the process: the buffers of one step are those of the next, while glibc
+  would return and fault in every large one.
 
-  Call before any array is made. An XLA_FLAGS device count wins.
+  Call before any array is made. A count of devices in XLA_FLAGS or in
+  JAX_NUM_CPU_DEVICES wins.
   """
   with contextlib.suppress(OSError, AttributeError):  # Not glibc: no loss.
     libc = ctypes.CDLL(None)
     libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
     libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
-  if 'xla_force_host_platform_device_count' in os.environ.get('XLA_FLAGS', ''):
+  flags = os.environ.get('XLA_FLAGS', '')
+  if ('xla_force_host_platform_device_count' in flags
+      or 'JAX_NUM_CPU_DEVICES' in os.environ):
     return
-  cores = len(os.sched_getaffinity(0))
-  jax.config.update('jax_num_cpu_devices', 2 ** min(3, int(math.log2(cores))))
+  try:
+    cores = len(os.sched_getaffinity(0))
+  except AttributeError:  # Linux has it.
+    cores = os.cpu_count() or 1
+  jax.config.update('jax_num_cpu_devices', min(cores, 2))
 
 
 def make_mesh(spec: str = 'data:-1') -> Mesh:

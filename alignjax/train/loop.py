@@ -93,10 +93,11 @@ class LogMetrics:
 
   def __call__(self, step, state, metrics, tokens):
     del state
-    self._flush()
+    self.flush()
     self._pending = step, metrics, tokens
 
-  def _flush(self):
+  def flush(self):
+    """Writes the line of the last step, waiting for the device."""
     if self._pending is None:
       return
     step, metrics, tokens = self._pending
@@ -109,7 +110,7 @@ class LogMetrics:
 
   def close(self):
     """Writes the last step's line."""
-    self._flush()
+    self.flush()
     self._writer.close()
     if self._progress is not None:
       self._progress.close()
@@ -118,12 +119,18 @@ class LogMetrics:
 class SaveCheckpoints:
   """Saves the state every `every` steps, and after the last."""
 
-  def __init__(self, directory, *, every: int, num_steps: int, keep: int = 2):
+  def __init__(
+      self, directory, *, every: int, num_steps: int, keep: int = 2,
+      before: Callable[[], None] | None = None,
+  ):
+    """Calls `before` ahead of each save, to write what the state implies."""
     self._directory, self._every = directory, every
-    self._num_steps, self._keep = num_steps, keep
+    self._num_steps, self._keep, self._before = num_steps, keep, before
 
   def __call__(self, step, state, metrics, tokens):
     del metrics, tokens
     if step == self._num_steps or (self._every and step % self._every == 0):
+      if self._before is not None:
+        self._before()
       checkpoints.save(self._directory, step, state, {},
                        keep=self._keep)

@@ -61,15 +61,16 @@ def run_stage(
       stage.console.note(f'{stage.name}: resumed after step {start}')
   rows = sharding.batch_sharding(stage.mesh)
   batches = (sharding.put(batch, rows) for batch in make_batches(start))
-  hooks = [
-      loop.LogMetrics(
-          stage.workdir / 'metrics.jsonl', stage=stage.name, start=start,
-          num_steps=stage.num_steps, console=stage.console),
-      loop.SaveCheckpoints(
-          folder, every=stage.save_every, num_steps=stage.num_steps)]
+  log = loop.LogMetrics(
+      stage.workdir / 'metrics.jsonl', stage=stage.name, start=start,
+      num_steps=stage.num_steps, console=stage.console)
+  # A step that a checkpoint holds is a step whose line is written.
+  save = loop.SaveCheckpoints(
+      folder, every=stage.save_every, num_steps=stage.num_steps,
+      before=log.flush)
   return loop.fit(
       step, state, batches, num_steps=stage.num_steps, start=start,
-      name=stage.name, hooks=hooks, console=stage.console)
+      name=stage.name, hooks=(log, save), console=stage.console)
 
 
 def train(

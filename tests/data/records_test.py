@@ -116,8 +116,9 @@ def test_a_folder_is_no_file(tmp_path):
   assert 'cannot be read' in error_of(tmp_path)
 
 
-@pytest.mark.parametrize('data', [b'', b'\n \n', b'\xef\xbb\xbf',
-                                  gzip.compress(b'')])
+@pytest.mark.parametrize(
+    'data', [b'', b'\n \n', b'\xef\xbb\xbf', gzip.compress(b'')],
+    ids=['nothing', 'blank', 'mark', 'gzip'])  # gzip's bytes hold the time.
 def test_an_empty_file_is_refused(write, data):
   path = write(data)
   assert error_of(path).startswith(f'{path}: the file is empty')

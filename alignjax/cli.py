@@ -128,7 +128,7 @@ def _fold(message: str, config: type) -> str:
   if unknown:
     fields = getattr(config, '__dataclass_fields__', {})
     flags = ['--' + name.replace('_', '-') for name in fields]
-    got = unknown.group(1)
+    got = unknown.group(1).rstrip(',')
     near = difflib.get_close_matches(got.split('=')[0], flags, n=1)
     offer = f'did you mean {near[0]}? ' if near else ''
     return f'unknown flag {got}; {offer}--help lists all'

@@ -62,6 +62,7 @@ class RunConfig:
   # What to do with prompts that leave no room: drop and count up to a quarter
   # of the file (auto), refuse the file, drop all, or cut them on the left.
   long_prompts: Literal['auto', 'error', 'drop', 'left'] = 'auto'
+  max_dropped: float = 0.01  # Share of a file's rows that may be unusable.
   plain: bool = False    # Leave the folder's chat template out.
 
 

@@ -47,7 +47,8 @@ RANGES: dict[str, Range] = dict.fromkeys((
 ), _POSITIVE) | dict.fromkeys((
     'seed', 'save_every', 'kl_coef', 'centering', 'missing_eos_penalty',
     'noise',
-), _NOT_NEGATIVE) | dict.fromkeys(('gamma', 'lam'), _SHARE) | {
+), _NOT_NEGATIVE) | dict.fromkeys(
+    ('gamma', 'lam', 'max_dropped'), _SHARE) | {
     'max_length': Range(2, math.inf, has_high=True),
     'num_samples': Range(2, math.inf, has_high=True),
     'label_smoothing': Range(0, 0.5),

@@ -48,7 +48,8 @@ def demonstration_rows(
         run.workdir / 'demonstrations.jsonl',
         [{'prompt': prompt.text, 'response': response} for prompt, response
          in testbed.demonstrations(WORLD, cfg.seed, count=480)])
-  records, reading = data.demonstrations(path)
+  records, reading = data.demonstrations(
+      path, max_dropped=cfg.max_dropped)
   rows, fitted = data.tokenize_demonstrations(
       records, tokenizer, max_length=cfg.max_length, plain=cfg.plain,
       long_prompts=cfg.long_prompts)
@@ -60,7 +61,8 @@ def preference_rows(
     run: runs.Run, cfg: runs.RunConfig, tokenizer: hf.Tokenizer, path: str
 ) -> list[data.TokenizedPair]:
   """Rows of pairs from the file at `path`; says what was read."""
-  records, reading = data.preferences(path)
+  records, reading = data.preferences(
+      path, max_dropped=cfg.max_dropped)
   rows, fitted = data.tokenize_preferences(
       records, tokenizer, max_length=cfg.max_length, plain=cfg.plain,
       long_prompts=cfg.long_prompts)
@@ -73,7 +75,7 @@ def prompt_rows(
     max_length: int,
 ) -> tuple[list[data.PromptOnly], list[data.TokenizedPrompt]]:
   """Prompts from the file at `path`, and their tokens, those that fit."""
-  records, reading = data.prompts(path)
+  records, reading = data.prompts(path, max_dropped=cfg.max_dropped)
   rows, fitted = data.tokenize_prompts(
       records, tokenizer, max_length=max_length, plain=cfg.plain,
       long_prompts=cfg.long_prompts)

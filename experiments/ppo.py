@@ -151,7 +151,7 @@ def reward_folder(cfg: Config, policy: str) -> str:
       data=cfg.data, num_steps=cfg.reward_steps, max_length=cfg.max_length,
       batch_size=None if runs.is_testbed(policy) else cfg.batch_size,
       resume=True, seed=cfg.seed, mesh=cfg.mesh, plain=cfg.plain,
-      long_prompts=cfg.long_prompts))
+      long_prompts=cfg.long_prompts, max_dropped=cfg.max_dropped))
 
 
 if __name__ == '__main__':

@@ -90,7 +90,8 @@ def train_all(cfg: Config) -> tuple[dict[str, str], str]:
       cfg, 'reward', model=policy, data=pairs, test_data=test_pairs))
   folders = {
       'base': base, 'sft': policy,
-      'dpo': dpo.stage(_config(cfg, 'dpo', model=policy, data=pairs)),
+      'dpo': dpo.stage(_config(
+          cfg, 'dpo', model=policy, data=pairs, test_data=test_pairs)),
       'ppo': ppo.stage(_config(
           cfg, 'ppo', model=policy, reward_model=reward_folder))}
   return folders, reward_folder

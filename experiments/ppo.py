@@ -18,9 +18,9 @@ import pathlib
 from alignjax import cli
 from alignjax import data
 from alignjax import models
-from alignjax import outcomes
 from alignjax import rollout
 from alignjax import runs
+from alignjax import scripts
 from alignjax import sharding
 from alignjax import sources
 from alignjax import train
@@ -62,42 +62,8 @@ class Config(runs.RunConfig):
     return self.num_steps * self.num_epochs * self.num_minibatches
 
 
-def resolve(cfg: Config) -> Config:
-  """The config with no setting left open."""
-  return runs.with_defaults(
-      cfg,
-      testbed=dict(num_steps=50, batch_size=128, max_length=48,
-                   max_new_tokens=32, learning_rate=3e-4, reward_steps=250,
-                   value_learning_rate=1e-3, kl_coef=0.3, kl_target=2.0,
-                   kl_horizon=1_000.0),
-      folder=dict(num_steps=100, batch_size=32, max_length=512,
-                  max_new_tokens=128, learning_rate=1e-6, reward_steps=100,
-                  value_learning_rate=1e-5, kl_coef=0.05, kl_target=6.0,
-                  kl_horizon=10_000.0))
-
-
-def main(cfg: Config) -> str:
-  """Trains and reports; returns the model's folder."""
-  cfg = resolve(cfg)
-  with runs.start(cfg, 'ppo') as run:
-    folder = fit(cfg, run)
-    policy = sft.policy_folder(cfg)
-    outcomes.write(run, cfg, {'sft': policy, 'ppo': folder},
-                   reward_model=reward_folder(cfg, policy), compare=cfg.compare)
-  return folder
-
-
-def stage(cfg: Config) -> str:
-  """Trains as a part of a larger run; returns the model's folder."""
-  cfg = resolve(cfg)
-  with runs.start(cfg, 'ppo') as run:
-    return fit(cfg, run)
-
-
-def fit(cfg: Config, run: runs.Run) -> str:
-  """Trains, unless that was done before, and returns the model's folder."""
-  if run.is_done:
-    return str(run.model_dir)
+def fit(cfg: Config, run: runs.Run) -> None:
+  """Trains on sampled responses and saves the policy."""
   policy = sft.policy_folder(cfg)
   model, params, tokenizer = runs.load_policy(policy)
   width = cfg.max_length - cfg.max_new_tokens
@@ -128,7 +94,6 @@ def fit(cfg: Config, run: runs.Run) -> str:
   run.save_model(model, state.policy.params, tokenizer)
   run.finish({'prompts': len(rows), 'kl_target': cfg.kl_target,
               'kl_band': [0.75 * cfg.kl_target, 1.25 * cfg.kl_target]})
-  return str(run.model_dir)
 
 
 def load_reward(folder: str, model: models.CausalLM, policy: str):
@@ -153,6 +118,25 @@ def reward_folder(cfg: Config, policy: str) -> str:
       resume=True, seed=cfg.seed, mesh=cfg.mesh, plain=cfg.plain,
       long_prompts=cfg.long_prompts, max_dropped=cfg.max_dropped))
 
+
+def outcome(cfg: Config, folder: str) -> dict:
+  """What is compared at the end."""
+  policy = sft.policy_folder(cfg)
+  return {'folders': {'sft': policy, 'ppo': folder}, 'compare': cfg.compare,
+          'reward_model': reward_folder(cfg, policy)}
+
+
+SCRIPT = scripts.Script(
+    'ppo', fit, outcome,
+    testbed=dict(num_steps=50, batch_size=128, max_length=48,
+                 max_new_tokens=32, learning_rate=3e-4, reward_steps=250,
+                 value_learning_rate=1e-3, kl_coef=0.3, kl_target=2.0,
+                 kl_horizon=1_000.0),
+    folder=dict(num_steps=100, batch_size=32, max_length=512,
+                max_new_tokens=128, learning_rate=1e-6, reward_steps=100,
+                value_learning_rate=1e-5, kl_coef=0.05, kl_target=6.0,
+                kl_horizon=10_000.0))
+main, stage, resolve = SCRIPT.main, SCRIPT.stage, SCRIPT.resolve
 
 if __name__ == '__main__':
   cli.run(main, Config)

@@ -16,8 +16,8 @@ from alignjax import cli
 from alignjax import data
 from alignjax import models
 from alignjax import objectives
-from alignjax import outcomes
 from alignjax import runs
+from alignjax import scripts
 from alignjax import sources
 from alignjax import testbed
 from alignjax import train
@@ -39,11 +39,6 @@ class Config(runs.RunConfig):
   num_heads: int = 4           # Of attention, in each layer.
 
 
-def resolve(cfg: Config) -> Config:
-  """The config, in which nothing was left open."""
-  return cfg
-
-
 def model_config(cfg: Config, vocab_size: int) -> models.ModelConfig:
   """The testbed's decoder."""
   if cfg.hidden_size % (2 * cfg.num_heads):
@@ -57,28 +52,8 @@ def model_config(cfg: Config, vocab_size: int) -> models.ModelConfig:
       head_dim=cfg.hidden_size // cfg.num_heads, max_positions=cfg.max_length)
 
 
-def main(cfg: Config) -> str:
-  """Trains, and returns the model's folder."""
-  if (cfg.model, cfg.data) != ('testbed', 'testbed'):
-    raise InputError(
-        f'model={cfg.model}, data={cfg.data}: pretraining is for the testbed '
-        'only; leave both out, or train on a file with experiments.sft')
-  with runs.start(cfg, 'pretrain') as run:
-    folder = fit(cfg, run)
-    outcomes.write(run, cfg, {'base': folder}, reference='base')
-  return folder
-
-
-def stage(cfg: Config) -> str:
-  """Trains as a part of a larger run; returns the model's folder."""
-  with runs.start(cfg, 'pretrain') as run:
-    return fit(cfg, run)
-
-
-def fit(cfg: Config, run: runs.Run) -> str:
-  """Trains, unless that was done before, and returns the model's folder."""
-  if run.is_done:
-    return str(run.model_dir)
+def fit(cfg: Config, run: runs.Run) -> None:
+  """Trains on the corpus and saves the model."""
   tokenizer = sources.testbed_tokenizer()
   documents = testbed.corpus(sources.WORLD, cfg.seed, cfg.num_documents)
   rows = data.tokenize_documents(
@@ -93,7 +68,21 @@ def fit(cfg: Config, run: runs.Run) -> str:
           seed=cfg.seed, start=start))
   run.save_model(model, params, tokenizer)
   run.finish({'documents': len(documents)})
-  return str(run.model_dir)
+
+
+SCRIPT = scripts.Script(
+    'pretrain', fit, outcome=lambda cfg, folder: {
+        'folders': {'base': folder}, 'reference': 'base'})
+stage, resolve = SCRIPT.stage, SCRIPT.resolve
+
+
+def main(cfg: Config) -> str:
+  """Trains and reports; returns the model's folder."""
+  if (cfg.model, cfg.data) != ('testbed', 'testbed'):
+    raise InputError(
+        f'model={cfg.model}, data={cfg.data}: pretraining is for the testbed '
+        'only; leave both out, or train on a file with experiments.sft')
+  return SCRIPT.main(cfg)
 
 
 if __name__ == '__main__':

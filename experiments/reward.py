@@ -20,13 +20,12 @@ from alignjax import data
 from alignjax import evaluation
 from alignjax import models
 from alignjax import objectives
-from alignjax import outcomes
 from alignjax import rollout
 from alignjax import runs
+from alignjax import scripts
 from alignjax import sharding
-from alignjax import sources
 from alignjax import train
-from experiments import preferences
+from experiments import pairs
 from experiments import sft
 
 
@@ -45,46 +44,11 @@ class Config(runs.RunConfig):
   num_held_out: int = 64
 
 
-def resolve(cfg: Config) -> Config:
-  """The config with no setting left open."""
-  return runs.with_defaults(
-      cfg,
-      testbed=dict(num_steps=250, batch_size=32, max_length=48,
-                   learning_rate=1e-3),
-      folder=dict(num_steps=500, batch_size=16, max_length=512,
-                  learning_rate=1e-5))
-
-
-def main(cfg: Config) -> str:
-  """Trains and reports; returns the model's folder."""
-  cfg = resolve(cfg)
-  with runs.start(cfg, 'reward') as run:
-    folder = fit(cfg, run)
-    outcomes.write(run, cfg, {})
-  return folder
-
-
-def stage(cfg: Config) -> str:
-  """Trains as a part of a larger run; returns the model's folder."""
-  cfg = resolve(cfg)
-  with runs.start(cfg, 'reward') as run:
-    return fit(cfg, run)
-
-
-def fit(cfg: Config, run: runs.Run) -> str:
-  """Trains, unless that was done before, and returns the model's folder."""
-  if run.is_done:
-    return str(run.model_dir)
+def fit(cfg: Config, run: runs.Run) -> None:
+  """Trains on pairs, measures on held-out ones and saves the model."""
   policy = sft.policy_folder(cfg)
   lm, lm_params, tokenizer = runs.load_policy(policy)
-  path, test_path = preferences.preference_files(cfg, policy)
-  rows = sources.preference_rows(run, cfg, tokenizer, path)
-  test_path = cfg.test_data or test_path
-  if test_path:
-    held_out = sources.preference_rows(run, cfg, tokenizer, test_path)
-  else:
-    count = min(cfg.num_held_out, max(1, len(rows) // 4))
-    rows, held_out = sources.hold_out(rows, count, cfg.seed)
+  rows, held_out = pairs.split_rows(cfg, run, tokenizer, policy)
   # A reward model has no unembedding.
   model = models.ScalarModel(
       dataclasses.replace(lm.config, tie_embeddings=True))
@@ -101,18 +65,15 @@ def fit(cfg: Config, run: runs.Run) -> str:
   measured = measure(model, params, held_out, cfg, run.mesh)
   run.console.note(f'reward model on held-out pairs: {measured}')
   run.finish({'pairs': len(rows)} | measured)
-  return str(run.model_dir)
 
 
-def measure(model, params, pairs, cfg: Config, mesh) -> dict:
+def measure(model, params, held_out, cfg: Config, mesh) -> dict:
   """Accuracy and calibration on held-out pairs."""
   reward_fn = rollout.make_reward_fn(
       model, params, mesh=mesh, param_shardings=jax.tree.map(
           lambda x: x.sharding, params))
   rewards = []
-  for batch in data.preference_batches(
-      pairs, batch_size=cfg.batch_size, max_length=cfg.max_length,
-      num_epochs=1, shuffle=False):
+  for batch in pairs.held_out_batches(held_out, cfg):
     batch = sharding.put(batch, sharding.batch_sharding(mesh))
     flat = lambda x: x.reshape(-1, x.shape[-1])
     both = reward_fn(flat(batch.tokens), flat(batch.attention_mask))
@@ -127,6 +88,15 @@ def measure(model, params, pairs, cfg: Config, mesh) -> dict:
       'mean_margin': float(np.mean(chosen - rejected)),
   }
 
+
+SCRIPT = scripts.Script(
+    'reward', fit,
+    testbed=dict(num_steps=250, batch_size=32, max_length=48,
+                 learning_rate=1e-3),
+    folder=dict(num_steps=500, batch_size=16, max_length=512,
+                learning_rate=1e-5),
+    outcome=lambda cfg, folder: {'folders': {}})
+main, stage, resolve = SCRIPT.main, SCRIPT.stage, SCRIPT.resolve
 
 if __name__ == '__main__':
   cli.run(main, Config)

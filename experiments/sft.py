@@ -15,8 +15,8 @@ import pathlib
 from alignjax import cli
 from alignjax import data
 from alignjax import objectives
-from alignjax import outcomes
 from alignjax import runs
+from alignjax import scripts
 from alignjax import sources
 from alignjax import train
 from experiments import pretrain
@@ -34,37 +34,8 @@ class Config(runs.RunConfig):
   chunk_size: int | None = None      # Columns unembedded at one time.
 
 
-def resolve(cfg: Config) -> Config:
-  """The config with no setting left open."""
-  return runs.with_defaults(
-      cfg,
-      testbed=dict(num_steps=105, batch_size=32, max_length=48,
-                   learning_rate=2e-3),
-      folder=dict(num_steps=500, batch_size=16, max_length=512,
-                  learning_rate=1e-5))
-
-
-def main(cfg: Config) -> str:
-  """Trains and reports; returns the model's folder."""
-  cfg = resolve(cfg)
-  with runs.start(cfg, 'sft') as run:
-    folder = fit(cfg, run)
-    outcomes.write(run, cfg, {'base': base_folder(cfg), 'sft': folder},
-                   reference='base')
-  return folder
-
-
-def stage(cfg: Config) -> str:
-  """Trains as a part of a larger run; returns the model's folder."""
-  cfg = resolve(cfg)
-  with runs.start(cfg, 'sft') as run:
-    return fit(cfg, run)
-
-
-def fit(cfg: Config, run: runs.Run) -> str:
-  """Trains, unless that was done before, and returns the model's folder."""
-  if run.is_done:
-    return str(run.model_dir)
+def fit(cfg: Config, run: runs.Run) -> None:
+  """Trains on demonstrations and saves the model."""
   model, params, tokenizer = runs.load_policy(base_folder(cfg))
   rows = sources.demonstration_rows(run, cfg, tokenizer)
   params = train.train(
@@ -76,7 +47,6 @@ def fit(cfg: Config, run: runs.Run) -> str:
           seed=cfg.seed, start=start))
   run.save_model(model, params, tokenizer)
   run.finish({'demonstrations': len(rows)})
-  return str(run.model_dir)
 
 
 def base_folder(cfg: runs.RunConfig) -> str:
@@ -95,6 +65,17 @@ def policy_folder(cfg: runs.RunConfig) -> str:
   return stage(Config(workdir=str(pathlib.Path(cfg.workdir) / 'sft'),
                      resume=True, seed=cfg.seed, mesh=cfg.mesh))
 
+
+SCRIPT = scripts.Script(
+    'sft', fit,
+    testbed=dict(num_steps=105, batch_size=32, max_length=48,
+                 learning_rate=2e-3),
+    folder=dict(num_steps=500, batch_size=16, max_length=512,
+                learning_rate=1e-5),
+    outcome=lambda cfg, folder: {
+        'folders': {'base': base_folder(cfg), 'sft': folder},
+        'reference': 'base'})
+main, stage, resolve = SCRIPT.main, SCRIPT.stage, SCRIPT.resolve
 
 if __name__ == '__main__':
   cli.run(main, Config)

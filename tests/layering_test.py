@@ -47,6 +47,7 @@ _FLOORS = {
     'plan': 6,
     'report': 6,
     'runs': 6,
+    'scripts': 6,
     'settings': 6,
     'sources': 6,
     'experiments': 7,

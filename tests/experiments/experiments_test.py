@@ -161,7 +161,12 @@ def test_dpo_alone_starts_at_log_two_and_is_judged(made, tmp_path, left):
   assert left(workdir).is_whole
   loss = left(workdir).rows('dpo')[0]['loss']
   np.testing.assert_allclose(loss, math.log(2), atol=1e-6)
-  assert 'gold' in left(workdir).summary['models']['dpo']
+  summary = left(workdir).summary
+  assert 'gold' in summary['models']['dpo']
+  # One step is measured on the pairs that it was taken on, and on others.
+  assert summary['dpo']['trained']['loss'] < math.log(2)
+  assert summary['dpo']['held_out']['loss'] != math.log(2)
+  assert summary['dpo']['held_out_pairs'] > 0
 
 
 def test_ppo_alone_draws_the_run_that_it_is_compared_with(

@@ -1,0 +1,115 @@
+"""What the methods that train a policy on preference pairs share.
+
+A method is an objective over `PreferenceBatch`es; its script gives it a name
+and its settings, and `script` does the rest: it reads the pairs, annotates them
+with the reference if the method has one, trains, and measures the objective
+on pairs that were held out and on pairs that were trained on.
+"""
+
+from collections.abc import Callable
+import dataclasses
+import itertools
+
+from alignjax import data
+from alignjax import rollout
+from alignjax import runs
+from alignjax import scripts
+from alignjax import sharding
+from alignjax import sources
+from alignjax import train
+from alignjax.models import CausalLM
+from experiments import preferences
+from experiments import sft
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(runs.RunConfig):
+  """Settings of every method on pairs. Where two are given: testbed, folder."""
+
+  test_data: str = ''                # Held-out pairs; '' holds out of --data.
+  num_steps: runs.Steps = None       # Optimizer steps. 190, 500.
+  batch_size: int | None = None      # Pairs. 32, 16.
+  max_length: int | None = None      # Tokens, prompt and response. 48, 512.
+  learning_rate: float | None = None
+  num_microbatches: int = 1          # Parts of a batch, to save memory.
+  chunk_size: int | None = None      # Columns unembedded at one time.
+  # Pairs kept back when there is no --test-data, at most a quarter of them.
+  num_held_out: int = 64
+
+
+TESTBED = dict(num_steps=190, batch_size=32, max_length=48, learning_rate=2e-4)
+FOLDER = dict(num_steps=500, batch_size=16, max_length=512, learning_rate=1e-5)
+
+
+def script(
+    name: str, make_objective: Callable[[CausalLM, Config], train.Objective], *,
+    testbed: dict, folder: dict, has_reference: bool = True,
+) -> scripts.Script:
+  """The script of a method on pairs.
+
+  Args:
+    name: of the experiment.
+    make_objective: from the model and the config to the objective.
+    testbed: settings on the testbed, besides or instead of `TESTBED`.
+    folder: settings for model folders, besides or instead of `FOLDER`.
+    has_reference: whether batches need the reference's logprobs.
+  """
+
+  def fit(cfg: Config, run: runs.Run) -> None:
+    policy = sft.policy_folder(cfg)
+    model, params, tokenizer = runs.load_policy(policy)
+    rows, held_out = split_rows(cfg, run, tokenizer, policy)
+    objective, annotate = make_objective(model, cfg), None
+    if has_reference:
+      shardings = sharding.tree_shardings(run.mesh, model.axes(), params)
+      annotate = rollout.make_reference(
+          model, sharding.put(params, shardings), mesh=run.mesh,
+          param_shardings=shardings, chunk_size=cfg.chunk_size)
+    batches = lambda start: data.preference_batches(
+        rows, batch_size=cfg.batch_size, max_length=cfg.max_length,
+        seed=cfg.seed, start=start)
+    params = train.train(
+        run.stage(cfg, num_microbatches=cfg.num_microbatches), objective,
+        params, model.axes(),
+        train.make_optimizer(cfg.learning_rate, cfg.num_steps), batches,
+        annotate=annotate)
+    run.save_model(model, params, tokenizer)
+    with run.console.working(f'{name}: measuring on {len(held_out)} pairs'):
+      measured = {
+          'held_out': train.measure(
+              objective, params, held_out_batches(held_out, cfg),
+              mesh=run.mesh, annotate=annotate),
+          'trained': train.measure(
+              objective, params, first_batches(batches, cfg), mesh=run.mesh,
+              annotate=annotate)}
+    run.console.note(f'{name} on held-out pairs: {measured["held_out"]}')
+    run.finish({'pairs': len(rows), 'held_out_pairs': len(held_out)} | measured)
+
+  return scripts.Script(
+      name, fit, testbed=TESTBED | testbed, folder=FOLDER | folder,
+      outcome=lambda cfg, folder: {
+          'folders': {'sft': sft.policy_folder(cfg), name: folder}})
+
+
+def split_rows(cfg, run: runs.Run, tokenizer, policy: str):
+  """(pairs to train on, held-out pairs) of the config's files."""
+  path, test_path = preferences.preference_files(cfg, policy)
+  rows = sources.preference_rows(run, cfg, tokenizer, path)
+  test_path = cfg.test_data or test_path
+  if test_path:
+    return rows, sources.preference_rows(run, cfg, tokenizer, test_path)
+  count = min(cfg.num_held_out, max(1, len(rows) // 4))
+  return sources.hold_out(rows, count, cfg.seed)
+
+
+def held_out_batches(rows, cfg):
+  """All rows once, in their order."""
+  return data.preference_batches(
+      rows, batch_size=cfg.batch_size, max_length=cfg.max_length, num_epochs=1,
+      shuffle=False)
+
+
+def first_batches(batches: Callable, cfg: Config):
+  """The batches that training began with: about `num_held_out` pairs."""
+  count = min(cfg.num_steps, -(-cfg.num_held_out // cfg.batch_size))
+  return itertools.islice(batches(0), count)

@@ -119,6 +119,41 @@ def gae(
   return advantages, jnp.where(response_mask, advantages + values, 0.0)
 
 
+def returns_to_go(
+    token_rewards: jax.Array,
+    response_mask: jax.Array,
+    *,
+    gamma: float = 1.0,
+) -> jax.Array:
+  """Discounted sum of the rewards from each token on.
+
+    G_t = r_t + γ G_{t+1}
+
+  Williams (1992), https://doi.org/10.1007/BF00992696: what REINFORCE weighs a
+  token by. Over rewards with a KL penalty on each token, whitened over the
+  whole rollout batch by `masked.whiten`, they are the advantages of Hu et al.
+  (2025), https://arxiv.org/abs/2501.03262.
+
+  Args:
+    token_rewards: [B, T] r, as `token_rewards` gives it.
+    response_mask: [B, T] booleans, the tokens that were sampled. t + 1 is the
+      next of them.
+    gamma: γ, the discount, in [0, 1].
+
+  Returns:
+    [B, T] float32 returns, 0 where masked: the advantages of `gae` with λ = 1
+    over values of 0.
+
+  Raises:
+    AssertionError: if the shapes differ from one [B, T], or the types are not
+      float and bool.
+  """
+  advantages, _ = gae(
+      token_rewards, jnp.zeros_like(token_rewards), response_mask,
+      gamma=gamma, lam=1.0)
+  return advantages
+
+
 def group_advantages(reward: jax.Array, *, scale: bool = True) -> jax.Array:
   """How much better each response is than its group, the K of one prompt.
 
@@ -171,8 +206,11 @@ def leave_one_out_advantages(reward: jax.Array) -> jax.Array:
 
 
 def _groups(reward: jax.Array) -> jax.Array:
-  """Float32 scores [G, K ≥ 2] without gradient."""
+  """Float32 scores [G, K ≥ 2] without gradient, less the first of each."""
   chex.assert_rank(reward, 2)
   chex.assert_axis_dimension_gteq(reward, 1, 2)
   chex.assert_type(reward, float)
-  return jax.lax.stop_gradient(reward.astype(jnp.float32))
+  reward = jax.lax.stop_gradient(reward.astype(jnp.float32))
+  # Only differences count. Taken first, they are exact for equal scores, whose
+  # mean is not: the rounding, scaled to unit deviation, would be all there is.
+  return reward - reward[:, :1]

@@ -147,6 +147,46 @@ def token_entropy(
       chunk_entropy, (hidden[:, first - 1:-1],), chunk_size, first)
 
 
+def token_collision(
+    hidden: jax.Array,
+    unembedding: jax.Array,
+    *,
+    chunk_size: int | None = None,
+    temperature: float = 1.0,
+    start: int = 0,
+) -> jax.Array:
+  """Log-probability that two draws, where each token was drawn, are the same.
+
+    C_t = log Σ_v p(v | y_<t)²
+
+  It is what a token's own log-probability is measured against by
+  `losses.wpo_weights`.
+
+  Args:
+    hidden: [B, T, D] final hidden states.
+    unembedding: [V, D] one row per token of the vocabulary.
+    chunk_size: columns whose logits exist at one time; all when None.
+    temperature: τ > 0; what the response was sampled with.
+    start: first column that is wanted, known at trace time.
+
+  Returns:
+    [B, T] float32, in nats, from −log V, where p is uniform, to 0. Column 0 and
+    the columns before `start` are 0.
+
+  Raises:
+    AssertionError: if the shapes do not fit together.
+  """
+  _check_states(hidden, unembedding)
+  first = _first(start, hidden)
+
+  def chunk_collision(states):
+    logprobs = jax.nn.log_softmax(_logits(states, unembedding, temperature))
+    return jax.nn.logsumexp(2.0 * logprobs, axis=-1)
+
+  return _by_chunks(
+      chunk_collision, (hidden[:, first - 1:-1],), chunk_size, first)
+
+
 def exact_kl(
     hidden: jax.Array,
     unembedding: jax.Array,

@@ -11,7 +11,9 @@ import pytest
 from alignjax.advantages import gae
 from alignjax.advantages import group_advantages
 from alignjax.advantages import leave_one_out_advantages
+from alignjax.advantages import returns_to_go
 from alignjax.advantages import token_rewards
+from alignjax.masked import whiten
 
 # Left-aligned, begun late with a hole, filling the row, and no response.
 MASK = np.array([
@@ -120,6 +122,34 @@ def test_undiscounted_returns_are_the_rewards_still_to_come(rewards, v):
       returns, np.where(MASK, to_come, 0), rtol=1e-4, atol=1e-4)
 
 
+def test_returns_to_go_worked_numbers():
+  # γ = 0.5, over the hole: 4; 2 + 4/2; 1 + 4/2.
+  rewards = jnp.array([[9.0, 1.0, 2.0, 9.0, 4.0]])
+  mask = jnp.array([[False, True, True, False, True]])
+  np.testing.assert_array_equal(
+      returns_to_go(rewards, mask, gamma=0.5), [[0.0, 3.0, 4.0, 0.0, 4.0]])
+
+
+@given(values, values, unit)
+def test_returns_to_go_are_the_returns_of_gae_whatever_the_values(
+    rewards, v, gamma):
+  _, returns = fast_gae(rewards, v, MASK, gamma=gamma, lam=1.0)
+  to_go = returns_to_go(rewards, MASK, gamma=gamma)
+  np.testing.assert_allclose(to_go, returns, atol=1e-4)
+  np.testing.assert_allclose(
+      to_go, slow_gae(rewards, np.zeros_like(v), MASK, gamma, 1.0), atol=1e-4)
+
+
+def test_reinforce_plus_plus_charges_a_token_for_the_kl_from_it_on():
+  reward, kl = jnp.array([1.0, -1.0]), jnp.full((2, 3), 2.0)
+  mask = jnp.array([[True, True, True], [True, True, False]])
+  returns = returns_to_go(
+      token_rewards(reward, kl, mask, kl_coef=0.1), mask)
+  np.testing.assert_allclose(
+      returns, [[0.4, 0.6, 0.8], [-1.4, -1.2, 0.0]], rtol=1e-5)
+  np.testing.assert_allclose(np.sum(whiten(returns, mask)), 0.0, atol=1e-5)
+
+
 @given(values, values)
 def test_lambda_zero_is_the_one_step_error(rewards, v):
   advantages, _ = fast_gae(rewards, v, MASK, gamma=0.9, lam=0.0)
@@ -160,6 +190,8 @@ def test_masked_tokens_change_no_reward_advantage_or_return(junk):
       token_rewards(reward, x, MASK, kl_coef=0.1),
       token_rewards(reward, dirty, MASK, kl_coef=0.1))
   chex.assert_trees_all_equal(gae(x, x, MASK), gae(dirty, dirty, MASK))
+  np.testing.assert_array_equal(
+      returns_to_go(x, MASK, gamma=0.5), returns_to_go(dirty, MASK, gamma=0.5))
 
 
 @pytest.mark.parametrize('junk', JUNK)
@@ -176,6 +208,7 @@ def test_nothing_here_has_a_gradient():
     rewards = token_rewards(reward, kl, MASK, kl_coef=0.1)
     advantages, returns = gae(rewards, v, MASK)
     by_group = group_advantages(grouped) + leave_one_out_advantages(grouped)
+    returns += returns_to_go(rewards, MASK)
     return jnp.sum(advantages * returns) + jnp.sum(by_group**2)
 
   gradients = jax.grad(total, (0, 1, 2, 3))(jnp.ones(4), x, x, x)
@@ -215,6 +248,9 @@ def test_groups_equal_their_equations_in_float64(reward):
       [np.delete(wide, i, axis=1).mean(1) for i in range(3)], axis=1)
   np.testing.assert_allclose(
       leave_one_out_advantages(reward), wide - others, atol=1e-4)
+  np.testing.assert_allclose(
+      leave_one_out_advantages(reward),
+      3 / 2 * group_advantages(reward, scale=False), atol=1e-4)
 
 
 @given(groups, st.floats(-50, 50, width=32))
@@ -225,8 +261,10 @@ def test_a_prompt_that_pays_more_changes_no_advantage(reward, shift):
     np.testing.assert_allclose(np.sum(fn(reward), axis=1), 0.0, atol=1e-4)
 
 
-def test_equal_scores_have_no_advantage():
-  reward = jnp.full((2, 4), 0.25)
+@pytest.mark.parametrize('k', [2, 3, 5, 7])
+@pytest.mark.parametrize('score', [0.25, 0.1, 1000.1, -123456.7])
+def test_equal_scores_have_no_advantage_however_they_round(score, k):
+  reward = jnp.full((2, k), score)
   np.testing.assert_array_equal(group_advantages(reward), 0.0)
   np.testing.assert_array_equal(leave_one_out_advantages(reward), 0.0)
 
@@ -236,6 +274,7 @@ def test_bfloat16_at_fifty_comes_out_as_finite_float32():
   outs = (
       token_rewards(x[:, 0], x, MASK, kl_coef=0.1),
       *gae(x, x, MASK),
+      returns_to_go(x, MASK),
       group_advantages(x),
       leave_one_out_advantages(x),
   )
@@ -260,6 +299,8 @@ def test_wrong_inputs_fail_while_tracing():
       (gae, (ints, x, mask), 'type int32'),
       (gae, (x, x, x), 'expected bool'),
       (gae, (x, reward, mask), r'\(2,\).* expected 2'),
+      (returns_to_go, (x, wide), r'\(2, 3\).*\(2, 4\)'),
+      (returns_to_go, (ints, mask), 'type int32'),
       (rewards, (reward, x, wide), r'\(2, 3\).*\(2, 4\)'),
       (rewards, (long, x, mask), r'\(3,\).*\(2,\)'),
       (rewards, (reward, ints, mask), 'type int32'),
@@ -290,6 +331,9 @@ class CompiledTest(chex.TestCase):
         x[:, 0], x, MASK)
     np.testing.assert_allclose(
         rewards, token_rewards(x[:, 0], x, MASK, kl_coef=0.1), rtol=1e-6)
+    np.testing.assert_allclose(
+        self.variant(returns_to_go)(x, MASK),
+        slow_gae(x, np.zeros_like(x), MASK, 1.0, 1.0), rtol=1e-5)
     for fn in (group_advantages, leave_one_out_advantages):
       np.testing.assert_allclose(
           self.variant(fn)(x), fn(x), rtol=1e-5, atol=1e-6)

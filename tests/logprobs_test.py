@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from alignjax.logprobs import exact_kl
+from alignjax.logprobs import token_collision
 from alignjax.logprobs import token_entropy
 from alignjax.logprobs import token_log_normalizers
 from alignjax.logprobs import token_logprobs
@@ -51,6 +52,8 @@ def functions(**kwargs):
           lambda h, w: token_log_normalizers(h, w, **kwargs),
       'token_entropy':
           lambda h, w: token_entropy(h, w, **kwargs),
+      'token_collision':
+          lambda h, w: token_collision(h, w, **kwargs),
       'exact_kl':
           lambda h, w: exact_kl(
               h, w, ref_hidden, ref_unembedding, **kwargs),
@@ -88,6 +91,10 @@ def test_worked_numbers():
   np.testing.assert_allclose(
       token_entropy(hidden, unembedding), [[0.0, entropy, entropy]],
       rtol=1e-6)
+  collision = np.log(0.25**2 + 0.75**2)
+  np.testing.assert_allclose(
+      token_collision(hidden, unembedding), [[0.0, collision, collision]],
+      rtol=1e-6)
   kl = 0.25 * np.log(0.5) + 0.75 * np.log(1.5)
   np.testing.assert_allclose(
       exact_kl(hidden, unembedding, hidden, jnp.zeros((2, 1))),
@@ -108,6 +115,7 @@ def test_all_equal_their_definitions_in_float64(chunk_size, temperature):
           np.take_along_axis(slow, tokens[:, 1:, None], axis=-1)[..., 0],
       'token_log_normalizers': np.logaddexp.reduce(logits, axis=-1),
       'token_entropy': -np.sum(np.exp(slow) * slow, axis=-1),
+      'token_collision': np.log(np.sum(np.exp(slow) ** 2, axis=-1)),
       'exact_kl': np.sum(np.exp(slow) * (slow - slow_ref), axis=-1),
   }
   for name, fn in functions(**kwargs).items():
@@ -122,6 +130,7 @@ def test_all_equal_their_definitions_in_float64(chunk_size, temperature):
     ('token_logprobs', [1, 3, 4]),
     ('token_log_normalizers', [4]),
     ('token_entropy', [4]),
+    ('token_collision', [4]),
     ('exact_kl', [4]),
 ])
 def test_the_chunk_size_changes_neither_value_nor_gradient(name, chunk_sizes):
@@ -293,10 +302,12 @@ def test_temperature_divides_the_hidden_states(temperature):
       rtol=1e-4, atol=1e-4)
 
 
-def test_uniform_entropy_is_log_of_the_vocabulary():
+def test_uniform_entropy_and_collision_are_log_of_the_vocabulary():
   hidden, unembedding = case()[:2]
   np.testing.assert_allclose(
       token_entropy(hidden * 0, unembedding)[:, 1:], np.log(V), rtol=1e-6)
+  np.testing.assert_allclose(
+      token_collision(hidden * 0, unembedding)[:, 1:], -np.log(V), rtol=1e-6)
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -351,6 +362,7 @@ def test_wrong_inputs_fail_while_tracing():
       (token_logprobs, (hidden, unembedding, short), r'\(2, 6\).*\(2, 7\)'),
       (token_logprobs, (hidden, unembedding, floats), 'type float32'),
       (token_entropy, (tokens, unembedding), r'\(2, 7\).* expected 3'),
+      (token_collision, (hidden, wide), r'\(11, 4\).*\(None, 3\)'),
       (exact_kl, (hidden, unembedding, fewer, unembedding), r'7\).*6\)'),
       (exact_kl, (hidden, unembedding, hidden, smaller), r'11,\).*10,\)'),
   ):

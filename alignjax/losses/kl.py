@@ -11,6 +11,8 @@ http://joschu.net/blog/kl-approx.html. With d = log π(y) − log π_ref(y):
 
 The last column holds for y drawn from π, and for the gradient taken through
 `logprobs` alone: that a penalty works as a reward does not make it a loss.
+It holds token by token, at prefixes taken as given. In a reward, a token also
+answers for the KL of the tokens after it; as a loss, it does not.
 """
 
 from collections.abc import Callable
@@ -58,7 +60,8 @@ def kl_k1(logprobs: jax.Array, ref_logprobs: jax.Array) -> jax.Array:
 
     k1 = log π(y_t | y_<t) − log π_ref(y_t | y_<t)
 
-  Schulman (2020), http://joschu.net/blog/kl-approx.html.
+  Schulman (2020), http://joschu.net/blog/kl-approx.html. Not a loss: its
+  gradient is that of log π(y_t), which is 0 on average and does not see π_ref.
 
   Args:
     logprobs: [B, T] the policy's log-probabilities, in nats.
@@ -79,7 +82,8 @@ def kl_k2(logprobs: jax.Array, ref_logprobs: jax.Array) -> jax.Array:
 
     k2 = ½ d²,  d = log π(y_t | y_<t) − log π_ref(y_t | y_<t)
 
-  Schulman (2020), http://joschu.net/blog/kl-approx.html.
+  Schulman (2020), http://joschu.net/blog/kl-approx.html. Of the three the one
+  to take as a loss: its gradient is d times that of log π(y_t), as the KL's is.
 
   Args:
     logprobs: [B, T] the policy's log-probabilities, in nats.
@@ -100,7 +104,8 @@ def kl_k3(logprobs: jax.Array, ref_logprobs: jax.Array) -> jax.Array:
 
     k3 = exp(−d) − 1 + d,  d = log π(y_t | y_<t) − log π_ref(y_t | y_<t)
 
-  Schulman (2020), http://joschu.net/blog/kl-approx.html.
+  Schulman (2020), http://joschu.net/blog/kl-approx.html. As a loss its gradient
+  is on average that of KL(π_ref ‖ π), the divergence turned round.
 
   Args:
     logprobs: [B, T] the policy's log-probabilities, in nats.

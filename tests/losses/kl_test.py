@@ -79,6 +79,60 @@ def test_token_kl_equals_its_definition_in_float64(x):
       rtol=1e-4, atol=1e-5)
 
 
+@functools.cache
+def drawn():
+  """Logits of policy and reference, and 100,000 tokens of the policy."""
+  rng = np.random.default_rng(0)
+  x, y = rng.normal(size=(2, 6)).astype(np.float32)
+  return x, y, rng.choice(6, size=100_000, p=np.exp(log_softmax(x)))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def by_token(estimator, x, y):
+  """Values [V] of each token, and gradients [V, V] in the logits of π."""
+
+  def values(x):
+    return estimator(
+        jax.nn.log_softmax(x)[None], jax.nn.log_softmax(y)[None])[0]
+
+  return values(x), jax.jacobian(values)(x)
+
+
+def assert_mean_is(samples, truth):
+  """Within four standard errors, and not for want of precision."""
+  samples = np.float64(samples)
+  error = samples.std(axis=0, ddof=1) / np.sqrt(len(samples))
+  assert np.all(error < 0.01)
+  assert np.all(np.abs(samples.mean(axis=0) - truth) <= 4 * error)
+
+
+def test_of_drawn_tokens_k1_and_k3_average_to_the_kl_and_k2_does_not():
+  x, y, tokens = drawn()
+  truth = kl_by_definition(x, y)
+  np.testing.assert_allclose(token_kl(x, y), truth, rtol=1e-6)
+  for estimator in (kl_k1, kl_k3):
+    assert_mean_is(by_token(estimator, x, y)[0][tokens], truth)
+  with pytest.raises(AssertionError):
+    assert_mean_is(by_token(kl_k2, x, y)[0][tokens], truth)
+
+
+def test_of_drawn_tokens_only_k2_has_the_gradient_of_the_kl():
+  x, y, tokens = drawn()
+  # ∂KL/∂z_v = π_v (log π_v − log π_ref,v − KL).
+  log_ratio = log_softmax(x) - log_softmax(y)
+  truth = np.exp(log_softmax(x)) * (log_ratio - kl_by_definition(x, y))
+  gradients = {
+      name: by_token(estimator, x, y)[1][tokens]
+      for name, estimator in ESTIMATORS.items()}
+  assert_mean_is(gradients['k2'], truth)
+  assert_mean_is(gradients['k1'], 0.0)
+  assert_mean_is(
+      gradients['k3'], np.exp(log_softmax(x)) - np.exp(log_softmax(y)))
+  for name in ('k1', 'k3'):
+    with pytest.raises(AssertionError):
+      assert_mean_is(gradients[name], truth)
+
+
 @given(logits, st.floats(-8, 8, width=32))
 def test_token_kl_is_zero_at_the_reference(x, shift):
   np.testing.assert_allclose(token_kl(x, x + shift), 0.0, atol=1e-5)

@@ -1,5 +1,10 @@
-"""Claims about DPO and its nearest relatives."""
+"""Claims about DPO and its nearest relatives.
 
+What every loss of a pair and its reference must do is claimed here for all of
+them, in whichever module: they share the code that sees to it.
+"""
+
+import functools
 import itertools
 
 from absl.testing import parameterized
@@ -11,11 +16,38 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from alignjax.losses import alpha_dpo_loss
+from alignjax.losses import apo_down_loss
+from alignjax.losses import apo_zero_loss
+from alignjax.losses import discopop_loss
 from alignjax.losses import dpo_loss
+from alignjax.losses import exo_loss
+from alignjax.losses import forward_kl_dpo_loss
 from alignjax.losses import hinge_loss
 from alignjax.losses import ipo_loss
+from alignjax.losses import js_dpo_loss
+from alignjax.losses import nca_loss
+from alignjax.losses import robust_dpo_loss
+from alignjax.losses import sppo_loss
 
-LOSSES = {'dpo': dpo_loss, 'ipo': ipo_loss, 'hinge': hinge_loss}
+MARGIN_LOSSES = {
+    'dpo': dpo_loss,
+    'ipo': ipo_loss,
+    'hinge': hinge_loss,
+    'robust': robust_dpo_loss,
+    'exo': exo_loss,
+    'discopop': discopop_loss,
+}
+LOSSES = MARGIN_LOSSES | {
+    'forward_kl': forward_kl_dpo_loss,
+    'js': js_dpo_loss,
+    'alpha': alpha_dpo_loss,
+    'apo_zero': apo_zero_loss,
+    'apo_down': apo_down_loss,
+    'nca': nca_loss,
+    'sppo': sppo_loss,
+}
+every_loss = pytest.mark.parametrize('loss', LOSSES.values(), ids=LOSSES)
 # h = (−10 − −12) − (−11 − −15) = −2 for the first pair; 20 for the second; 5,
 # the margin that IPO aims at with β = 0.1, for the third.
 INPUTS = tuple(
@@ -73,6 +105,87 @@ def test_dpo_equals_log_two_at_the_reference(x, beta, label_smoothing):
   loss = dpo_loss(
       x[0], x[1], x[0], x[1], beta=beta, label_smoothing=label_smoothing)
   np.testing.assert_allclose(loss, np.log(2), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ('loss', 'expected'),
+    [
+        # 0.823139 is (0.9 × 0.798139 − 0.1 × 0.598139) / 0.8.
+        (robust_dpo_loss, 0.823139),
+        # σ(−0.2) (−0.798139 − log 0.9) + σ(0.2) (−0.598139 − log 0.1).
+        (functools.partial(exo_loss, label_smoothing=0.1), 0.625297),
+        # σ(−0.2/0.05) = 0.0179862: 0.9820138 × 0.798139 + 0.0179862 e^0.2.
+        (discopop_loss, 0.805752),
+    ],
+    ids=['robust', 'exo', 'discopop'],
+)
+def test_worked_number(loss, expected):
+  np.testing.assert_allclose(loss(*INPUTS)[0], expected, atol=1e-6)
+
+
+@given(quads, betas, st.floats(0.0, 0.49))
+def test_robust_dpo_and_discopop_at_the_reference(x, beta, label_smoothing):
+  reference = (x[0], x[1], x[0], x[1])
+  np.testing.assert_allclose(
+      robust_dpo_loss(*reference, beta=beta, label_smoothing=label_smoothing),
+      np.log(2), rtol=1e-4)
+  np.testing.assert_allclose(
+      discopop_loss(*reference, beta=beta, tau=0.01 + label_smoothing),
+      (1 + np.log(2)) / 2, rtol=1e-6)
+
+
+@given(quads, betas, st.floats(0.0, 0.45))
+def test_robust_dpo_over_flipped_labels_is_dpo_on_average(x, beta, flip):
+  right = robust_dpo_loss(*x, beta=beta, label_smoothing=flip)
+  wrong = robust_dpo_loss(*x[[1, 0, 3, 2]], beta=beta, label_smoothing=flip)
+  np.testing.assert_allclose(
+      (1 - flip) * right + flip * wrong, dpo_loss(*x, beta=beta),
+      rtol=1e-3, atol=1e-3)
+
+
+@given(quads, betas, st.floats(1e-4, 0.49))
+def test_exo_is_a_divergence_between_two_coins(x, beta, label_smoothing):
+  z = beta * margin(x)
+  log_q = np.array([-np.logaddexp(0, -z), -np.logaddexp(0, z)])
+  log_p = np.log([1 - label_smoothing, label_smoothing])[:, None]
+  np.testing.assert_allclose(
+      exo_loss(*x, beta=beta, label_smoothing=label_smoothing),
+      np.sum(np.exp(log_q) * (log_q - log_p), axis=0), rtol=1e-4, atol=1e-5)
+
+
+@given(betas, st.floats(1e-3, 0.49), st.floats(0.1, 5.0))
+def test_exo_is_least_where_policy_and_label_agree(beta, flip, distance):
+  best = np.log((1 - flip) / flip)
+  loss = exo_loss(
+      *from_margin(np.array([best - distance, best, best + distance]) / beta),
+      beta=beta, label_smoothing=flip)
+  np.testing.assert_allclose(loss[1], 0.0, atol=1e-6)
+  assert loss[0] > loss[1] and loss[2] > loss[1]
+
+
+@given(st.floats(1.0, 80.0), betas)
+def test_discopop_is_dpo_for_wrong_pairs_and_exponential_for_right(z, beta):
+  wrong, right = discopop_loss(
+      *from_margin(np.array([-z, z]) / beta), beta=beta)
+  np.testing.assert_allclose(wrong, np.logaddexp(0, z), rtol=1e-4)
+  np.testing.assert_allclose(right, np.exp(-z), rtol=1e-4)
+
+
+def test_discopop_first_pushes_a_policy_at_its_reference_the_wrong_way():
+  gradient = jax.grad(lambda c: jnp.sum(discopop_loss(
+      c, *from_margin(jnp.zeros(1))[1:], beta=1.0)))(jnp.array([-3.0]))
+  np.testing.assert_allclose(
+      gradient, -0.75 + (1 - np.log(2)) / (4 * 0.05), rtol=1e-5)
+  assert gradient > 0
+
+
+@pytest.mark.parametrize('loss', [dpo_loss, robust_dpo_loss, hinge_loss])
+@given(h=st.floats(-60.0, 60.0), step=st.floats(1.0, 10.0))
+def test_a_wider_margin_costs_less_and_ever_less_is_gained(loss, h, step):
+  low, middle, high = loss(*from_margin([h - step, h, h + step]))
+  assert low >= middle >= high
+  assert low > high or h - step > 9.99  # Where the hinge is flat.
+  assert low - middle >= middle - high - 1e-4
 
 
 @given(quads, betas)
@@ -143,7 +256,19 @@ def test_hinge_has_no_gradient_past_its_margin():
   np.testing.assert_allclose(gradient, [-0.1, 0.0])
 
 
-@pytest.mark.parametrize('loss', LOSSES.values(), ids=LOSSES)
+@pytest.mark.parametrize(
+    'loss', MARGIN_LOSSES.values(), ids=MARGIN_LOSSES)
+def test_only_the_margin_matters(loss):
+  shift = np.array([2.0, -3.0, 5.0], np.float32)
+  chosen, rejected, ref_chosen, ref_rejected = INPUTS
+  np.testing.assert_allclose(
+      loss(chosen + shift, rejected + shift, ref_chosen, ref_rejected),
+      loss(*INPUTS), rtol=1e-5)
+  gradients = jax.grad(lambda *x: jnp.sum(loss(*x)), (0, 1))(*INPUTS)
+  np.testing.assert_array_equal(gradients[0], -gradients[1])
+
+
+@every_loss
 def test_only_log_ratios_matter(loss):
   shift = np.array([7.0, -3.0, 11.0], np.float32)
   chosen, rejected, ref_chosen, ref_rejected = INPUTS
@@ -152,27 +277,27 @@ def test_only_log_ratios_matter(loss):
       loss(*INPUTS), rtol=1e-6)
 
 
-@pytest.mark.parametrize('loss', LOSSES.values(), ids=LOSSES)
+@every_loss
 def test_no_gradient_reaches_the_reference(loss):
   gradients = jax.grad(
       lambda *x: jnp.sum(loss(*x)), (0, 1, 2, 3))(*INPUTS)
   np.testing.assert_array_equal(gradients[2:], 0.0)
-  assert np.any(gradients[0] != 0)
-  np.testing.assert_array_equal(gradients[0], -gradients[1])
+  assert np.any(gradients[0] != 0) and np.any(gradients[1] != 0)
 
 
-@pytest.mark.parametrize('loss', LOSSES.values(), ids=LOSSES)
+@every_loss
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
 def test_finite_at_fifty_nats_and_float32_out(loss, dtype):
   corners = jnp.array(
       list(itertools.product([-50.0, 50.0], repeat=4)), dtype).T
-  out, pullback = jax.vjp(jax.jit(lambda x: loss(*x)), corners)
-  gradient, = pullback(jnp.ones_like(out))
-  assert out.dtype == jnp.float32
-  assert np.all(np.isfinite(out)) and np.all(np.isfinite(gradient))
+  for beta in (0.1, 2.0):
+    out, pullback = jax.vjp(jax.jit(lambda x: loss(*x, beta=beta)), corners)
+    gradient, = pullback(jnp.ones_like(out))
+    assert out.dtype == jnp.float32
+    assert np.all(np.isfinite(out)) and np.all(np.isfinite(gradient))
 
 
-@pytest.mark.parametrize('loss', LOSSES.values(), ids=LOSSES)
+@every_loss
 def test_bfloat16_inputs_are_subtracted_in_float32(loss):
   # In bfloat16 −201 + 2.25 would be −199.
   inputs = [jnp.array([x], jnp.bfloat16) for x in (-201, -2.25, -3, -2)]
@@ -180,7 +305,7 @@ def test_bfloat16_inputs_are_subtracted_in_float32(loss):
       loss(*inputs), loss(*(x.astype(jnp.float32) for x in inputs)))
 
 
-@pytest.mark.parametrize('loss', LOSSES.values(), ids=LOSSES)
+@every_loss
 def test_wrong_inputs_fail_while_tracing(loss):
   three = jax.ShapeDtypeStruct((3,), jnp.float32)
   four = jax.ShapeDtypeStruct((4,), jnp.float32)
@@ -192,6 +317,46 @@ def test_wrong_inputs_fail_while_tracing(loss):
     jax.eval_shape(loss, three, column, three, three)
   with pytest.raises(AssertionError, match='type int32'):
     jax.eval_shape(loss, three, three, ints, three)
+
+
+@every_loss
+def test_a_beta_that_is_not_positive_is_refused_while_tracing(loss):
+  for beta in (0, -0.1, float('inf'), float('nan')):
+    with pytest.raises(
+        AssertionError,
+        match=rf'^beta={beta} is out of range; it must be in \(0, inf\)'):
+      jax.eval_shape(functools.partial(loss, beta=beta), *INPUTS)
+
+
+@pytest.mark.parametrize(
+    ('loss', 'setting', 'message'),
+    [
+        (dpo_loss, dict(label_smoothing=0.5),
+         'label_smoothing=0.5 is out of range; it must be in [0, 0.5)'),
+        (dpo_loss, dict(label_smoothing=-0.1),
+         'label_smoothing=-0.1 is out of range; it must be in [0, 0.5)'),
+        (robust_dpo_loss, dict(label_smoothing=0.5),
+         'label_smoothing=0.5 is out of range; it must be in [0, 0.5)'),
+        (exo_loss, dict(label_smoothing=0.0),
+         'label_smoothing=0.0 is out of range; it must be in (0, 0.5)'),
+        (discopop_loss, dict(tau=1.5),
+         'tau=1.5 is out of range; it must be in (0, 1]'),
+        (alpha_dpo_loss, dict(alpha=0),
+         'alpha=0 is out of range; it must be in (0, inf)'),
+    ],
+)
+def test_a_setting_out_of_range_is_refused_in_one_line(loss, setting, message):
+  with pytest.raises(AssertionError) as error:
+    loss(*INPUTS, **setting)
+  assert str(error.value) == message
+
+
+@every_loss
+def test_a_sweep_may_map_over_beta(loss):
+  sweep = jnp.array([0.05, 0.5, 1.0])
+  mapped = jax.vmap(lambda beta: loss(*INPUTS, beta=beta))(sweep)
+  np.testing.assert_allclose(
+      mapped, [loss(*INPUTS, beta=float(beta)) for beta in sweep], rtol=1e-5)
 
 
 class CompiledTest(chex.TestCase):

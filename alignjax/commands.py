@@ -297,9 +297,9 @@ def _make_response_logprobs(model: CausalLM, mesh, shardings) -> Callable:
   """Returns the jitted `(params, batch) -> [B]` nats of each response."""
 
   def response_logprobs(params, batch):
-    return scoring.pair_logprobs(
-        model, params, batch.tokens[:, None], batch.attention_mask[:, None],
-        batch.loss_mask[:, None], chunk_size=_CHUNK)[:, 0]
+    return scoring.response_logprobs(
+        model, params, batch.tokens, batch.attention_mask, batch.loss_mask,
+        chunk_size=_CHUNK)
 
   by_row = sharding.batch_sharding(mesh)
   return jax.jit(response_logprobs, in_shardings=(shardings, by_row),

@@ -202,7 +202,8 @@ def exact_kl(
     KL_t = Σ_v π(v | y_<t) log(π(v | y_<t) / π_ref(v | y_<t))
 
   Nothing is estimated: the k1, k2 and k3 estimators of `losses.kl` need one
-  sampled token only and are noisy; this needs both distributions.
+  sampled token only and are noisy; this needs both distributions. As a loss its
+  gradient is that of the KL at each token, given the tokens before it.
 
   Args:
     hidden: [B, T, D] the policy's final hidden states.

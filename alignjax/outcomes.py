@@ -183,7 +183,7 @@ def _load_reward(folder: str, mesh):
   whole = sharding.replicated(mesh)
   return rollout.make_reward_fn(
       model, sharding.put(params, whole), mesh=mesh,
-      param_shardings=whole)
+      param_shardings=whole, mean=runs.read_reward_mean(folder))
 
 
 def _mean_reward(reward_fn, trajectories) -> float:

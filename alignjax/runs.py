@@ -35,6 +35,9 @@ _UNROLLED_LAYERS = 8  # Deeper models are scanned.
 # In a model's folder: it speaks the testbed's language.
 TESTBED_MARK = 'testbed.json'
 
+# In a reward model's folder: what is taken off its rewards.
+_REWARD_MEAN = 'reward_mean.json'
+
 # Settings that may differ between a run and its continuation.
 _FREE = ('workdir', 'resume', 'mesh', 'save_every', 'compare')
 
@@ -282,6 +285,24 @@ def load_reward_model(folder: str | os.PathLike):
   """(model, params) of a sequence classification folder, in float32."""
   config, params = hf.load_reward_model(folder, scan_layers=_is_deep(folder))
   return ScalarModel(config), params
+
+
+def write_reward_mean(folder: pathlib.Path, mean: float) -> None:
+  """Says beside a reward model what is taken off its rewards, if anything.
+
+  A sequence classifier has no bias to hold it; where rewards are only compared
+  it does not matter.
+  """
+  path = folder / _REWARD_MEAN
+  path.unlink(missing_ok=True)
+  if mean:
+    write_json(path, {'mean': mean})
+
+
+def read_reward_mean(folder: str | os.PathLike) -> float:
+  """What `write_reward_mean` left in the folder; 0 if nothing."""
+  path = pathlib.Path(folder) / _REWARD_MEAN
+  return json.loads(path.read_text())['mean'] if path.exists() else 0.0
 
 
 def _is_deep(folder: str | os.PathLike) -> bool:

@@ -1,4 +1,4 @@
-"""What models say of whole rows: the training forward, read in three ways.
+"""What models say of whole rows: the training forward, read in several ways.
 
 Objectives and annotators both call these, so that a policy and its reference
 are read by the same code. `start` is the first column that is wanted (known at
@@ -38,11 +38,33 @@ def token_logprobs(
       chunk_size=chunk_size, temperature=temperature)
 
 
-def pair_logprobs(
+def response_logprobs(
     model: CausalLM, params, tokens: jax.Array, attention_mask: jax.Array,
     loss_mask: jax.Array, *, chunk_size: int | None = None,
 ) -> jax.Array:
-  """[B, K] log-probability in nats of each response, summed over its tokens.
+  """[B] log-probability in nats of each response, summed over its tokens.
+
+  Args:
+    model: the decoder.
+    params: its parameters.
+    tokens: [B, T] int32, prompt and response.
+    attention_mask: [B, T] bool.
+    loss_mask: [B, T] bool, the response's tokens, EOS included.
+    chunk_size: columns whose logits exist at one time; None is all of them.
+
+  Returns:
+    [B] float32, at most 0; 0 for a response without tokens.
+  """
+  logprobs = token_logprobs(
+      model, params, tokens, attention_mask, chunk_size=chunk_size)
+  return sum_tokens(logprobs, loss_mask)
+
+
+def pair_token_logprobs(
+    model: CausalLM, params, tokens: jax.Array, attention_mask: jax.Array,
+    loss_mask: jax.Array, *, chunk_size: int | None = None,
+) -> jax.Array:
+  """[B, K, T] log-probability in nats of each response token, 0 elsewhere.
 
   Args:
     model: the decoder.
@@ -53,12 +75,53 @@ def pair_logprobs(
     chunk_size: columns whose logits exist at one time; None is all of them.
 
   Returns:
-    [B, K] float32; 0 for a response without tokens.
+    [B, K, T] float32. Reduce it over T with `sum_tokens` or `mean_tokens`.
   """
   flat = lambda x: x.reshape(-1, x.shape[-1])  # Rows stay on their device.
   logprobs = token_logprobs(model, params, flat(tokens), flat(attention_mask),
                             chunk_size=chunk_size)
-  return jnp.sum(logprobs.reshape(tokens.shape), axis=-1, where=loss_mask)
+  return jnp.where(loss_mask, logprobs.reshape(tokens.shape), 0.0)
+
+
+def pair_token_collision(
+    model: CausalLM, params, tokens: jax.Array, attention_mask: jax.Array,
+    loss_mask: jax.Array, *, chunk_size: int | None = None,
+) -> tuple[jax.Array, jax.Array]:
+  """`pair_token_logprobs`, and log Σ_v p(v)² of what each was drawn from.
+
+  Args:
+    model: the decoder.
+    params: its parameters.
+    tokens: [B, K, T] int32.
+    attention_mask: [B, K, T] bool.
+    loss_mask: [B, K, T] bool.
+    chunk_size: columns whose logits exist at one time; None is all of them.
+
+  Returns:
+    Two [B, K, T] float32 arrays in nats, 0 outside the responses, of one
+    forward pass.
+  """
+  flat = lambda x: x.reshape(-1, x.shape[-1])
+  hidden = model.hidden(params, flat(tokens), flat(attention_mask))
+  unembedding = model.unembedding(params)
+  both = (
+      logprobs_lib.token_logprobs(
+          hidden, unembedding, flat(tokens), chunk_size=chunk_size),
+      logprobs_lib.token_collision(
+          hidden, unembedding, chunk_size=chunk_size))
+  return tuple(
+      jnp.where(loss_mask, x.reshape(tokens.shape), 0.0) for x in both)
+
+
+def sum_tokens(logprobs: jax.Array, mask: jax.Array) -> jax.Array:
+  """[...] log-probability of each response in nats: [..., T] summed."""
+  return jnp.sum(logprobs, axis=-1, where=mask)
+
+
+def mean_tokens(logprobs: jax.Array, mask: jax.Array) -> jax.Array:
+  """[...] nats per token of each response; 0 for one without tokens."""
+  count = jnp.sum(mask, axis=-1)
+  return sum_tokens(logprobs, mask) / jnp.maximum(count, 1)
 
 
 def rewards(

@@ -25,6 +25,8 @@ class Script:
     testbed: settings that are used where the config leaves them open, for the
       testbed's models.
     folder: the same for a Hugging Face folder.
+    check: raises InputError where settings have no meaning together; called
+      before anything is written.
   """
 
   name: str
@@ -32,10 +34,13 @@ class Script:
   outcome: Callable[[Any, str], dict]
   testbed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   folder: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  check: Callable[[Any], None] = lambda cfg: None
 
   def resolve(self, cfg):
-    """The config with no setting left open."""
-    return runs.with_defaults(cfg, testbed=self.testbed, folder=self.folder)
+    """The config with no setting left open, and none without meaning."""
+    cfg = runs.with_defaults(cfg, testbed=self.testbed, folder=self.folder)
+    self.check(cfg)
+    return cfg
 
   def stage(self, cfg) -> str:
     """Trains, unless that was done before; returns the model's folder."""

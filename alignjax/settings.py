@@ -40,17 +40,18 @@ RANGES: dict[str, Range] = dict.fromkeys((
     'ppo_iterations', 'dpo_steps', 'batch_size', 'max_new_tokens', 'num_epochs',
     'num_minibatches', 'num_microbatches', 'chunk_size', 'num_documents',
     'num_layers', 'hidden_size', 'intermediate_size', 'num_heads',
-    'num_prompts', 'num_test_prompts', 'num_held_out', 'preference_prompts',
+    'num_samples', 'num_prompts', 'num_test_prompts', 'num_held_out',
+    'preference_prompts',
 ), _COUNT) | dict.fromkeys((
     'learning_rate', 'value_learning_rate', 'beta', 'kl_target', 'clip',
-    'value_clip', 'temperature',
+    'clip_high', 'value_clip', 'temperature', 'importance_cap', 'alpha',
 ), _POSITIVE) | dict.fromkeys((
     'seed', 'save_every', 'kl_coef', 'centering', 'missing_eos_penalty',
-    'noise',
+    'noise', 'sft_coef', 'odds_coef', 'simpo_gamma', 'desirable_weight',
+    'undesirable_weight',
 ), _NOT_NEGATIVE) | dict.fromkeys(
-    ('gamma', 'lam', 'max_dropped'), _SHARE) | {
+    ('gamma', 'lam', 'max_dropped', 'tail'), _SHARE) | {
     'max_length': Range(2, math.inf, has_high=True),
-    'num_samples': Range(2, math.inf, has_high=True),
     'label_smoothing': Range(0, 0.5),
     'kl_horizon': Range(0, math.inf, has_low=False, has_high=True),
 }

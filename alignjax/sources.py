@@ -5,7 +5,7 @@ JSONL first and read back like anybody's file, so that there is one way in, and
 what a model was trained on can be looked at.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 import json
 import pathlib
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from alignjax import data
 from alignjax import evaluation
+from alignjax import feedback
 from alignjax import hf
 from alignjax import runs
 from alignjax import testbed
@@ -48,12 +49,41 @@ def demonstration_rows(
         run.workdir / 'demonstrations.jsonl',
         [{'prompt': prompt.text, 'response': response} for prompt, response
          in testbed.demonstrations(WORLD, cfg.seed, count=480)])
-  records, reading = data.demonstrations(
-      path, max_dropped=cfg.max_dropped)
-  rows, fitted = data.tokenize_demonstrations(
-      records, tokenizer, max_length=cfg.max_length, plain=cfg.plain,
-      long_prompts=cfg.long_prompts)
-  run.console.note(f'{reading}; {fitted}')
+  return _file_rows(run, cfg, tokenizer, path, data.demonstrations,
+                    data.tokenize_demonstrations)
+
+
+def classified_rows(
+    run: runs.Run, cfg: runs.RunConfig, tokenizer: hf.Tokenizer,
+    classes: Iterable[str],
+) -> list[tuple[data.Demonstration, data.TokenizedResponse]]:
+  """Demonstrations whose prompt begins with the class that wrote the response.
+
+  On the testbed the class of a perfect response is the first, of any other the
+  second.
+  """
+  classes = list(classes)
+  path = cfg.data
+  if path == 'testbed':
+    path = write_jsonl(
+        run.workdir / 'demonstrations.jsonl',
+        [{'prompt': prompt.text, 'response': response, 'source': classes[
+            testbed.judge(WORLD, prompt, response).gold < 1.0]}
+         for prompt, response in testbed.demonstrations(
+             WORLD, cfg.seed, count=480)])
+  records, reading = data.demonstrations(path, max_dropped=cfg.max_dropped)
+  run.console.note(str(reading))
+  rows = []
+  for record in records:
+    if record.source not in classes:
+      raise InputError(
+          f"{record.where}: field 'source' is {record.source!r}, none of the "
+          f'classes {", ".join(classes)}; name its class, or add it to '
+          '--classes')
+    tokenized, _ = data.tokenize_demonstrations(
+        [record], hf.condition(tokenizer, f'{record.source} '),
+        max_length=cfg.max_length, long_prompts=cfg.long_prompts)
+    rows += [(record, row) for row in tokenized]
   return rows
 
 
@@ -61,9 +91,30 @@ def preference_rows(
     run: runs.Run, cfg: runs.RunConfig, tokenizer: hf.Tokenizer, path: str
 ) -> list[data.TokenizedPair]:
   """Rows of pairs from the file at `path`; says what was read."""
-  records, reading = data.preferences(
-      path, max_dropped=cfg.max_dropped)
-  rows, fitted = data.tokenize_preferences(
+  return _file_rows(run, cfg, tokenizer, path, data.preferences,
+                    data.tokenize_preferences)
+
+
+def unpaired_rows(
+    run: runs.Run, cfg: runs.RunConfig, tokenizer: hf.Tokenizer, path: str
+) -> list[data.TokenizedLabel]:
+  """Labelled rows; a pair gives one of each label."""
+  return _file_rows(run, cfg, tokenizer, path, data.unpaired,
+                    data.tokenize_unpaired)
+
+
+def ranking_rows(
+    run: runs.Run, cfg: runs.RunConfig, tokenizer: hf.Tokenizer, path: str
+) -> list[data.TokenizedRanking]:
+  """Rows of K ranked responses; a pair is a ranking of two."""
+  return _file_rows(run, cfg, tokenizer, path, data.rankings,
+                    data.tokenize_rankings)
+
+
+def _file_rows(run, cfg, tokenizer, path, read: Callable, tokenize: Callable):
+  """Reads and tokenizes a file, and says what was read and what did not fit."""
+  records, reading = read(path, max_dropped=cfg.max_dropped)
+  rows, fitted = tokenize(
       records, tokenizer, max_length=cfg.max_length, plain=cfg.plain,
       long_prompts=cfg.long_prompts)
   run.console.note(f'{reading}; {fitted}')
@@ -120,6 +171,39 @@ def ppo_prompts(
     return {'gold': Mean(np.sum(golds), np.float32(len(golds)))}
 
   return rows, observe
+
+
+def verified_prompts(
+    run: runs.Run, cfg: runs.RunConfig, tokenizer: hf.Tokenizer, width: int
+) -> tuple[list[data.TokenizedPrompt], Callable[[Trajectory], np.ndarray]]:
+  """Prompts of a file that holds their answers, and the reward by rule.
+
+  A response is worth 1 if it ends on the number that the file's answer ends on,
+  and else 0.
+  """
+  answers, _ = data.demonstrations(cfg.data, max_dropped=cfg.max_dropped)
+  by_where = {a.where: a.response for a in answers}
+  records, rows = prompt_rows(
+      run, cfg, tokenizer, cfg.data, max_length=width)
+  # A question that is asked twice has one answer, or no rule can judge it.
+  where_of = lambda row: records[row.prompt_id].where
+  rows = [row for row in rows if where_of(row) in by_where]
+  by_tokens = {tuple(row.tokens.tolist()): by_where[where_of(row)]
+               for row in rows}
+
+  def reward(trajectory: Trajectory) -> np.ndarray:
+    weight = np.asarray(trajectory.weight)
+    rewards = np.zeros(weight.shape, np.float32)
+    rewards[weight > 0] = [
+        feedback.number_reward(
+            tokenizer.decode(response.tokens), by_tokens[tuple(prompt)])
+        for prompt, response in zip(
+            evaluation.read_prompts(trajectory),
+            evaluation.read_responses(trajectory, eos_id=tokenizer.eos_id),
+            strict=True)]
+    return rewards
+
+  return rows, reward
 
 
 def testbed_prompts(

@@ -57,7 +57,37 @@ class PreferenceBatch:
   attention_mask: jax.Array  # [B, 2, T] bool
   loss_mask: jax.Array       # [B, 2, T] bool, the response's tokens.
   weight: jax.Array          # [B] float32, 0 for filler pairs.
-  ref_logprobs: jax.Array | None = None  # [B, 2] nats, by annotation.
+  strength: jax.Array | None = None  # [B] int32, 0 (unsure) to 3 (sure).
+  ref_logprobs: jax.Array | None = None  # [B, 2, T] nats, by annotation.
+
+
+@flax.struct.dataclass
+class UnpairedBatch:
+  """Responses that are desirable or not, and the same prompts mismatched.
+
+  Row i of `mismatched` is prompt i with the response of the row after it: what
+  KTO measures its KL on.
+  """
+
+  tokens: jax.Array          # [B, T] int32, prompt and response.
+  attention_mask: jax.Array  # [B, T] bool
+  loss_mask: jax.Array       # [B, T] bool, the response's tokens.
+  desirable: jax.Array       # [B] bool
+  weight: jax.Array          # [B] float32, 0 for filler rows.
+  mismatched: TokenBatch     # [B, T]; weight 0 where there is no other row.
+  ref_logprobs: jax.Array | None = None  # [B] nats, by annotation.
+  kl: jax.Array | None = None  # [B] nats, the batch's z0 in each row.
+
+
+@flax.struct.dataclass
+class RankingBatch:
+  """Prompts with K ranked responses each; rows may hold fewer."""
+
+  tokens: jax.Array          # [B, K, T] int32, prompt and response.
+  attention_mask: jax.Array  # [B, K, T] bool
+  ranks: jax.Array           # [B, K] int32, 0 for the best; equal ones tie.
+  mask: jax.Array            # [B, K] bool, the responses that exist.
+  weight: jax.Array          # [B] float32, 0 for filler rows.
 
 
 @flax.struct.dataclass

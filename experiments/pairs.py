@@ -10,6 +10,8 @@ from collections.abc import Callable
 import dataclasses
 import itertools
 
+import jax.numpy as jnp
+
 from alignjax import data
 from alignjax import rollout
 from alignjax import runs
@@ -33,6 +35,7 @@ class Config(runs.RunConfig):
   learning_rate: float | None = None
   num_microbatches: int = 1          # Parts of a batch, to save memory.
   chunk_size: int | None = None      # Columns unembedded at one time.
+  reference_free: bool = False       # Let the reference give every text 0 nats.
   # Pairs kept back when there is no --test-data, at most a quarter of them.
   num_held_out: int = 64
 
@@ -44,6 +47,7 @@ FOLDER = dict(num_steps=500, batch_size=16, max_length=512, learning_rate=1e-5)
 def script(
     name: str, make_objective: Callable[[CausalLM, Config], train.Objective], *,
     testbed: dict, folder: dict, has_reference: bool = True,
+    check: Callable[[Config], None] = lambda cfg: None,
 ) -> scripts.Script:
   """The script of a method on pairs.
 
@@ -53,6 +57,7 @@ def script(
     testbed: settings on the testbed, besides or instead of `TESTBED`.
     folder: settings for model folders, besides or instead of `FOLDER`.
     has_reference: whether batches need the reference's logprobs.
+    check: see `scripts.Script`.
   """
 
   def fit(cfg: Config, run: runs.Run) -> None:
@@ -60,7 +65,10 @@ def script(
     model, params, tokenizer = runs.load_policy(policy)
     rows, held_out = split_rows(cfg, run, tokenizer, policy)
     objective, annotate = make_objective(model, cfg), None
-    if has_reference:
+    if has_reference and cfg.reference_free:
+      annotate = lambda _, batch: batch.replace(
+          ref_logprobs=jnp.zeros(batch.tokens.shape))
+    elif has_reference:
       shardings = sharding.tree_shardings(run.mesh, model.axes(), params)
       annotate = rollout.make_reference(
           model, sharding.put(params, shardings), mesh=run.mesh,
@@ -86,7 +94,7 @@ def script(
     run.finish({'pairs': len(rows), 'held_out_pairs': len(held_out)} | measured)
 
   return scripts.Script(
-      name, fit, testbed=TESTBED | testbed, folder=FOLDER | folder,
+      name, fit, check=check, testbed=TESTBED | testbed, folder=FOLDER | folder,
       outcome=lambda cfg, folder: {
           'folders': {'sft': sft.policy_folder(cfg), name: folder}})
 

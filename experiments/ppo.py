@@ -68,7 +68,8 @@ def fit(cfg: Config, run: runs.Run) -> None:
   model, params, tokenizer = runs.load_policy(policy)
   width = cfg.max_length - cfg.max_new_tokens
   rows, observe = sources.ppo_prompts(run, cfg, tokenizer, width)
-  scalar, reward_params = load_reward(reward_folder(cfg, policy), model, policy)
+  judge = reward_folder(cfg, policy)
+  scalar, reward_params = load_reward(judge, model, policy)
 
   names = [field.name for field in dataclasses.fields(train.PPOConfig)]
   settings = train.PPOConfig(**{name: getattr(cfg, name) for name in names})
@@ -81,8 +82,9 @@ def fit(cfg: Config, run: runs.Run) -> None:
   of_policy, of_value = shardings.policy.params, shardings.value.params
   iterate = train.make_ppo_iteration(
       model, scalar, sharding.put(params, of_policy),
-      rollout.make_reward_fn(scalar, sharding.put(reward_params, of_value),
-                             mesh=run.mesh, param_shardings=of_value),
+      rollout.make_reward_fn(
+          scalar, sharding.put(reward_params, of_value), mesh=run.mesh,
+          param_shardings=of_value, mean=runs.read_reward_mean(judge)),
       *optimizers, settings, shardings=shardings, mesh=run.mesh,
       prompt_length=width, eos_id=tokenizer.eos_id, observe=observe,
       chunk_size=cfg.chunk_size)
@@ -94,6 +96,16 @@ def fit(cfg: Config, run: runs.Run) -> None:
   run.save_model(model, state.policy.params, tokenizer)
   run.finish({'prompts': len(rows), 'kl_target': cfg.kl_target,
               'kl_band': [0.75 * cfg.kl_target, 1.25 * cfg.kl_target]})
+
+
+def reward_function(cfg, run: runs.Run, model: models.CausalLM, policy: str):
+  """`(tokens, attention_mask) -> [B]`: the reward model, on the mesh."""
+  judge = reward_folder(cfg, policy)
+  scalar, params = load_reward(judge, model, policy)
+  shardings = sharding.tree_shardings(run.mesh, scalar.axes(), params)
+  return rollout.make_reward_fn(
+      scalar, sharding.put(params, shardings), mesh=run.mesh,
+      param_shardings=shardings, mean=runs.read_reward_mean(judge))
 
 
 def load_reward(folder: str, model: models.CausalLM, policy: str):

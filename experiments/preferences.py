@@ -3,7 +3,8 @@
   python -m experiments.preferences --workdir runs/prefs --model runs/sft/model
 
 K responses to each prompt are sampled, every annotator of the panel ranks
-them, and the majority of each pair becomes a line of `preferences.jsonl`;
+them, and the majority of each pair becomes a line of `preferences.jsonl`, the
+ranking of all K by mean rank one of `rankings.jsonl`;
 `preferences_test.jsonl` is the same for held-out dishes, without gold ties
 (unless there is nothing else, as before the policy has learnt a word).
 """
@@ -19,6 +20,7 @@ from alignjax import runs
 from alignjax import sharding
 from alignjax import sources
 from alignjax import testbed
+from alignjax.types import InputError
 from experiments import sft
 
 
@@ -43,6 +45,9 @@ def resolve(cfg: Config) -> Config:
 
 def stage(cfg: Config) -> tuple[str, str]:
   """Samples and ranks; returns the train and the test file."""
+  if cfg.num_samples < 2:
+    raise InputError(f'num_samples={cfg.num_samples} leaves nothing to rank; '
+                     'it must be at least 2')
   with runs.start(cfg, 'preferences') as run:
     return collect(cfg, run)
 
@@ -71,9 +76,11 @@ def collect(cfg: Config, run: runs.Run) -> tuple[str, str]:
           generate, params, rows, width=sources.PROMPT_TOKENS, mesh=run.mesh,
           batch_size=cfg.batch_size, eos_id=tokenizer.eos_id, seed=cfg.seed,
           num_samples=cfg.num_samples)
-    records = [
-        record for prompt, group in zip(prompts, responses, strict=True)
-        for record in rank(panel, prompt, group, tokenizer, cfg.seed)]
+    voted = [vote(panel, prompt, group, tokenizer, cfg.seed)
+             for prompt, group in zip(prompts, responses, strict=True)]
+    records = [record for pairs, _ in voted for record in pairs]
+    sources.write_jsonl(rankings_file(path), [
+        ranking for _, ranking in voted if ranking is not None])
     if split == 'test':
       records = [r for r in records if r['gold_margin'] != 0.0] or records
     sources.write_jsonl(pathlib.Path(path), records)
@@ -86,23 +93,41 @@ def collect(cfg: Config, run: runs.Run) -> tuple[str, str]:
   return tuple(files)
 
 
-def rank(panel, prompt, group, tokenizer, seed) -> list[dict]:
-  """The majority's pairs among one prompt's distinct responses."""
-  texts = {tokenizer.decode(r.tokens): r.is_complete for r in group}
+def vote(
+    panel, prompt, group, tokenizer, seed
+) -> tuple[list[dict], dict | None]:
+  """What the panel makes of one prompt's distinct responses.
+
+  Returns:
+    The pairs that a majority orders, and the ranking by mean rank; None where
+    there is nothing to rank.
+  """
+  texts = {tokenizer.decode(r.tokens): r.is_complete for r in group
+           if tokenizer.decode(r.tokens)}
   if len(texts) < 2:
-    return []
+    return [], None
   ranks = [testbed.annotate(a, sources.WORLD, prompt, list(texts), seed,
                             complete=list(texts.values())) for a in panel]
   gold = {t: testbed.judge(sources.WORLD, prompt, t, complete=c).gold
           for t, c in texts.items()}
   responses = list(texts)
+  total = [sum(r) for r in zip(*ranks, strict=True)]
+  ranking = {'prompt': prompt.text, 'responses': responses,
+             'ranks': [sum(t < mine for t in total) for mine in total]}
   return [
       {'prompt': prompt.text, 'chosen': responses[vote.winner],
        'rejected': responses[vote.loser], 'agreement': vote.agreement,
+       # From a bare majority, 0, to all, 3.
+       'strength': round(6 * (vote.agreement - 0.5)),
        'gold_margin': gold[responses[vote.winner]]
                       - gold[responses[vote.loser]]}
-      for vote in feedback.majority_vote(ranks)
-      if responses[vote.winner] and responses[vote.loser]]
+      for vote in feedback.majority_vote(ranks)], ranking
+
+
+def rankings_file(pairs: str) -> pathlib.Path:
+  """Beside a file of pairs, the rankings that they come from."""
+  path = pathlib.Path(pairs)
+  return path.with_name(path.name.replace('preferences', 'rankings'))
 
 
 def preference_files(cfg: runs.RunConfig, policy: str) -> tuple[str, str]:

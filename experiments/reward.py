@@ -10,7 +10,9 @@ Expect, on the testbed with two CPU cores and seed 0: 26 seconds after the SFT
 model and its preferences, 0.81 of held-out pairs without gold ties.
 """
 
+from collections.abc import Callable
 import dataclasses
+from typing import Literal
 
 import jax
 import numpy as np
@@ -18,6 +20,7 @@ import numpy as np
 from alignjax import cli
 from alignjax import data
 from alignjax import evaluation
+from alignjax import hf
 from alignjax import models
 from alignjax import objectives
 from alignjax import rollout
@@ -40,6 +43,11 @@ class Config(runs.RunConfig):
   learning_rate: float | None = None  # 1e-3, 1e-5.
   num_microbatches: int = 1          # Parts of a batch, to save memory.
   centering: float = 0.0             # Weight of the squared reward sum.
+  # LLaMA 2's margins, by the field 'strength' of each pair, 0 to 3.
+  margins: Literal['none', 'small', 'large'] = 'none'
+  # Where held-out chosen responses score in the model that is saved: where
+  # they fell, 0 on average (as in InstructGPT), with a deviation of 1 too.
+  normalize: Literal['none', 'mean', 'standard'] = 'none'
   # Pairs kept back when there is no --test-data, at most a quarter of them.
   num_held_out: int = 64
 
@@ -47,28 +55,47 @@ class Config(runs.RunConfig):
 def fit(cfg: Config, run: runs.Run) -> None:
   """Trains on pairs, measures on held-out ones and saves the model."""
   policy = sft.policy_folder(cfg)
-  lm, lm_params, tokenizer = runs.load_policy(policy)
+  tokenizer = hf.load_tokenizer(policy)
   rows, held_out = pairs.split_rows(cfg, run, tokenizer, policy)
+  fit_and_measure(
+      cfg, run, policy, held_out,
+      lambda model: objectives.reward(
+          model, centering=cfg.centering, margins=cfg.margins),
+      lambda start: data.preference_batches(
+          rows, batch_size=cfg.batch_size, max_length=cfg.max_length,
+          seed=cfg.seed, start=start),
+      {'pairs': len(rows)})
+
+
+def fit_and_measure(
+    cfg, run: runs.Run, policy: str, held_out, make_objective: Callable,
+    make_batches: Callable, counts: dict) -> None:
+  """Trains a reward model from a policy, and measures it on held-out pairs."""
+  lm, lm_params, tokenizer = runs.load_policy(policy)
   # A reward model has no unembedding.
   model = models.ScalarModel(
       dataclasses.replace(lm.config, tie_embeddings=True))
   lm_params = {k: v for k, v in lm_params.items() if k != 'unembed'}
   params = train.train(
       run.stage(cfg, num_microbatches=cfg.num_microbatches),
-      objectives.reward(model, centering=cfg.centering),
-      model.init(jax.random.key(cfg.seed), lm_params), model.axes(),
-      train.make_optimizer(cfg.learning_rate, cfg.num_steps),
-      lambda start: data.preference_batches(
-          rows, batch_size=cfg.batch_size, max_length=cfg.max_length,
-          seed=cfg.seed, start=start))
-  run.save_model(model, params['backbone'], tokenizer, head=params['head'])
-  measured = measure(model, params, held_out, cfg, run.mesh)
+      make_objective(model), model.init(jax.random.key(cfg.seed), lm_params),
+      model.axes(), train.make_optimizer(cfg.learning_rate, cfg.num_steps),
+      make_batches)
+  chosen, rejected = held_out_rewards(model, params, held_out, cfg, run.mesh)
+  mean, scale = {
+      'none': (0.0, 1.0), 'mean': (float(np.mean(chosen)), 1.0),
+      'standard': (float(np.mean(chosen)), float(np.std(chosen)) or 1.0),
+  }[cfg.normalize]
+  run.save_model(model, params['backbone'], tokenizer,
+                 head=params['head'] / scale)
+  runs.write_reward_mean(run.model_dir, mean / scale)
+  measured = measure(chosen / scale, rejected / scale)
   run.console.note(f'reward model on held-out pairs: {measured}')
-  run.finish({'pairs': len(rows)} | measured)
+  run.finish(counts | measured)
 
 
-def measure(model, params, held_out, cfg: Config, mesh) -> dict:
-  """Accuracy and calibration on held-out pairs."""
+def held_out_rewards(model, params, held_out, cfg, mesh):
+  """Rewards [N] of the chosen and of the rejected responses."""
   reward_fn = rollout.make_reward_fn(
       model, params, mesh=mesh, param_shardings=jax.tree.map(
           lambda x: x.sharding, params))
@@ -79,7 +106,11 @@ def measure(model, params, held_out, cfg: Config, mesh) -> dict:
     both = reward_fn(flat(batch.tokens), flat(batch.attention_mask))
     is_real = np.asarray(batch.weight) > 0
     rewards.append(np.asarray(both).reshape(-1, 2)[is_real])
-  chosen, rejected = np.concatenate(rewards).T
+  return np.concatenate(rewards).T
+
+
+def measure(chosen: np.ndarray, rejected: np.ndarray) -> dict:
+  """Accuracy and calibration on held-out pairs."""
   return {
       'accuracy': float(evaluation.pair_accuracy(chosen, rejected)),
       'held_out_pairs': len(chosen),

@@ -64,11 +64,20 @@ def test_pair_logprobs_sum_over_the_response_only():
   tokens = np.stack([TOKENS, TOKENS[:, ::-1]], axis=1)
   mask = np.stack([RIGHT, RIGHT], axis=1)
   loss_mask = mask & (np.arange(6) >= 2)
-  got = jax.jit(scoring.pair_logprobs, static_argnums=0)(
+  each = jax.jit(scoring.pair_token_logprobs, static_argnums=0)(
       MODEL, PARAMS, tokens, mask, loss_mask)
-  assert got.shape == (3, 2)
+  assert each.shape == (3, 2, 6)
+  np.testing.assert_array_equal(np.asarray(each)[~loss_mask], 0)
+  got = scoring.sum_tokens(each, loss_mask)
+  expected = by_hand().sum(axis=1, where=loss_mask[:, 0])
+  np.testing.assert_allclose(got[:, 0], expected, atol=1e-5)
   np.testing.assert_allclose(
-      got[:, 0], by_hand().sum(axis=1, where=loss_mask[:, 0]), atol=1e-5)
+      scoring.mean_tokens(each, loss_mask)[:2, 0],
+      expected[:2] / loss_mask[:2, 0].sum(axis=1), atol=1e-5)
+  np.testing.assert_allclose(
+      jax.jit(scoring.response_logprobs, static_argnums=0)(
+          MODEL, PARAMS, tokens[:, 0], mask[:, 0], loss_mask[:, 0]),
+      expected, atol=1e-5)
   np.testing.assert_array_equal(got[2], 0)  # A response without tokens.
   assert np.all(got[:2] < 0)
 

@@ -12,9 +12,14 @@ from alignjax.data.batches import make_batches
 from alignjax.data.batches import num_steps_per_epoch
 from alignjax.data.batches import preference_batches
 from alignjax.data.batches import prompt_batches
+from alignjax.data.batches import ranking_batches
+from alignjax.data.batches import unpaired_batches
 from alignjax.data.collate import collate_demonstrations
 from alignjax.data.collate import collate_preferences
 from alignjax.data.collate import collate_prompts
+from alignjax.data.collate import collate_rankings
+from alignjax.data.collate import collate_unpaired
+from alignjax.data.fitting import Fitted
 from alignjax.data.formats import Demonstration
 from alignjax.data.formats import demonstrations
 from alignjax.data.formats import Format
@@ -22,12 +27,13 @@ from alignjax.data.formats import Preference
 from alignjax.data.formats import preferences
 from alignjax.data.formats import PromptOnly
 from alignjax.data.formats import prompts
+from alignjax.data.formats import Ranking
+from alignjax.data.formats import rankings
 from alignjax.data.formats import Reading
 from alignjax.data.formats import sniff
 from alignjax.data.formats import Unpaired
 from alignjax.data.formats import unpaired
 from alignjax.data.records import read_jsonl
-from alignjax.data.tokenize import Fitted
 from alignjax.data.tokenize import pack_documents
 from alignjax.data.tokenize import tokenize_demonstration
 from alignjax.data.tokenize import tokenize_demonstrations
@@ -36,8 +42,12 @@ from alignjax.data.tokenize import tokenize_preference
 from alignjax.data.tokenize import tokenize_preferences
 from alignjax.data.tokenize import tokenize_prompt
 from alignjax.data.tokenize import tokenize_prompts
+from alignjax.data.tokenize import tokenize_rankings
+from alignjax.data.tokenize import tokenize_unpaired
+from alignjax.data.tokenize import TokenizedLabel
 from alignjax.data.tokenize import TokenizedPair
 from alignjax.data.tokenize import TokenizedPrompt
+from alignjax.data.tokenize import TokenizedRanking
 from alignjax.data.tokenize import TokenizedResponse
 from alignjax.data.tokenize import Tokenizer
 
@@ -48,9 +58,12 @@ __all__ = [
     'Format',
     'Preference',
     'PromptOnly',
+    'Ranking',
     'Reading',
+    'TokenizedLabel',
     'TokenizedPair',
     'TokenizedPrompt',
+    'TokenizedRanking',
     'TokenizedResponse',
     'Tokenizer',
     'Unpaired',
@@ -58,6 +71,8 @@ __all__ = [
     'collate_demonstrations',
     'collate_preferences',
     'collate_prompts',
+    'collate_rankings',
+    'collate_unpaired',
     'demonstration_batches',
     'demonstrations',
     'make_batches',
@@ -67,6 +82,8 @@ __all__ = [
     'preferences',
     'prompt_batches',
     'prompts',
+    'ranking_batches',
+    'rankings',
     'read_jsonl',
     'sniff',
     'tokenize_demonstration',
@@ -76,5 +93,8 @@ __all__ = [
     'tokenize_preferences',
     'tokenize_prompt',
     'tokenize_prompts',
+    'tokenize_rankings',
+    'tokenize_unpaired',
     'unpaired',
+    'unpaired_batches',
 ]

@@ -109,6 +109,63 @@ def preference_batches(
   )
 
 
+def unpaired_batches(
+    rows: Sequence[tokenize.TokenizedLabel],
+    *,
+    batch_size: int,
+    max_length: int,
+    seed: int = 0,
+    pad_id: int = 0,
+    buckets: Sequence[int] = (),
+    start: int = 0,
+    num_epochs: int | None = None,
+    shuffle: bool = True,
+) -> Iterator[types.UnpairedBatch]:
+  """Batches of labelled responses; see `demonstration_batches`."""
+
+  def collate(chosen, length, epoch):
+    del epoch
+    return collation.collate_unpaired(
+        chosen, batch_size=batch_size, length=length, pad_id=pad_id
+    )
+
+  return make_batches(
+      rows, collate, length_of=lambda row: len(row.row.tokens),
+      batch_size=batch_size, max_length=max_length, seed=seed,
+      buckets=buckets, start=start, num_epochs=num_epochs, shuffle=shuffle,
+  )
+
+
+def ranking_batches(
+    rows: Sequence[tokenize.TokenizedRanking],
+    *,
+    batch_size: int,
+    max_length: int,
+    seed: int = 0,
+    pad_id: int = 0,
+    buckets: Sequence[int] = (),
+    start: int = 0,
+    num_epochs: int | None = None,
+    shuffle: bool = True,
+) -> Iterator[types.RankingBatch]:
+  """Batches of rankings, all as wide as the widest; `batch_size` prompts."""
+  num_ranked = max((len(row.rows) for row in rows), default=0)
+
+  def collate(chosen, length, epoch):
+    del epoch
+    return collation.collate_rankings(
+        chosen, batch_size=batch_size, length=length, num_ranked=num_ranked,
+        pad_id=pad_id
+    )
+
+  return make_batches(
+      rows, collate,
+      length_of=lambda row: max(len(r.tokens) for r in row.rows),
+      batch_size=batch_size, max_length=max_length, seed=seed,
+      buckets=buckets, start=start, num_epochs=num_epochs, shuffle=shuffle,
+  )
+
+
 def prompt_batches(
     rows: Sequence[tokenize.TokenizedPrompt],
     *,

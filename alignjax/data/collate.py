@@ -34,11 +34,13 @@ def collate_demonstrations(
     attention_mask[i, :end] = True
     loss_mask[i, row.prompt_length : end] = True
   attention_mask[len(rows):, 0] = True
+  weight = _weight(len(rows), batch_size)
+  weight[:len(rows)] *= [row.weight for row in rows]
   return types.TokenBatch(
       tokens=tokens,
       attention_mask=attention_mask,
       loss_mask=loss_mask,
-      weight=_weight(len(rows), batch_size),
+      weight=weight,
   )
 
 
@@ -60,8 +62,69 @@ def collate_preferences(
       tokens=np.stack([side.tokens for side in sides], axis=1),
       attention_mask=np.stack([s.attention_mask for s in sides], axis=1),
       loss_mask=np.stack([side.loss_mask for side in sides], axis=1),
+      strength=np.array(
+          [row.strength for row in rows] + [0] * (batch_size - len(rows)),
+          np.int32),
       weight=sides[0].weight,
   )
+
+
+def collate_unpaired(
+    rows: Sequence[tokenize.TokenizedLabel],
+    *,
+    batch_size: int,
+    length: int,
+    pad_id: int = 0,
+) -> types.UnpairedBatch:
+  """Labelled rows padded on the right, and the same prompts mismatched.
+
+    rows  x1 y1, x2 y2, x3 y3:   mismatched  x1 y2, x2 y3, x3 y1
+
+  They are rolled within the batch, so that the rows may come in any order. A
+  batch of one row has nothing to mismatch: its weight there is 0.
+  """
+  blank = dict(batch_size=batch_size, length=length, pad_id=pad_id)
+  own = collate_demonstrations([row.row for row in rows], **blank)
+  others = [rows[(i + 1) % len(rows)].row for i in range(len(rows))]
+  mismatched = collate_demonstrations(
+      [_mismatch(row.row, other, length)
+       for row, other in zip(rows, others, strict=True)], **blank)
+  if len(rows) < 2:
+    mismatched = mismatched.replace(weight=np.zeros(batch_size, np.float32))
+  desirable = np.zeros(batch_size, bool)
+  desirable[:len(rows)] = [row.desirable for row in rows]
+  return types.UnpairedBatch(
+      tokens=own.tokens, attention_mask=own.attention_mask,
+      loss_mask=own.loss_mask, weight=own.weight, desirable=desirable,
+      mismatched=mismatched)
+
+
+def collate_rankings(
+    rows: Sequence[tokenize.TokenizedRanking],
+    *,
+    batch_size: int,
+    length: int,
+    num_ranked: int,
+    pad_id: int = 0,
+) -> types.RankingBatch:
+  """Rankings padded to [batch_size, num_ranked, length] on the right."""
+  filler = tokenize.TokenizedResponse(np.zeros(0, np.int32), 0)
+  mask = np.zeros((batch_size, num_ranked), bool)
+  ranks = np.zeros((batch_size, num_ranked), np.int32)
+  flat = [filler] * (batch_size * num_ranked)
+  for i, row in enumerate(rows):
+    count = len(row.rows)
+    flat[i * num_ranked : i * num_ranked + count] = row.rows
+    mask[i, :count] = True
+    ranks[i, :count] = row.ranks
+  own = collate_demonstrations(
+      flat, batch_size=len(flat), length=length, pad_id=pad_id)
+  shape = (batch_size, num_ranked, length)
+  attention_mask = own.attention_mask.reshape(shape)
+  attention_mask[~mask, 0] = True
+  return types.RankingBatch(
+      tokens=own.tokens.reshape(shape), attention_mask=attention_mask,
+      ranks=ranks, mask=mask, weight=_weight(len(rows), batch_size))
 
 
 def collate_prompts(
@@ -95,6 +158,16 @@ def collate_prompts(
       sample_id=sample_id.astype(np.int32),
       weight=_weight(num_real, batch_size),
   )
+
+
+def _mismatch(
+    row: tokenize.TokenizedResponse, other: tokenize.TokenizedResponse,
+    length: int,
+) -> tokenize.TokenizedResponse:
+  """The prompt of one row with the response of another, cut to `length`."""
+  tokens = np.concatenate(
+      [row.tokens[:row.prompt_length], other.tokens[other.prompt_length:]])
+  return tokenize.TokenizedResponse(tokens[:length], row.prompt_length)
 
 
 def _blank(

@@ -37,7 +37,8 @@ class Demonstration:
 
   prompt: chat.Prompt
   response: str
-  where: str  # 'file:line'
+  where: str        # 'file:line'
+  source: str = ''  # The field of that name: who or what wrote the response.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Preference:
   chosen: str
   rejected: str
   where: str
+  strength: int = 0  # 3: significantly better, ... 0: negligibly, or unsure.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +59,16 @@ class Unpaired:
   prompt: chat.Prompt
   response: str
   desirable: bool
+  where: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranking:
+  """A prompt and K ranked responses."""
+
+  prompt: chat.Prompt
+  responses: tuple[str, ...]
+  ranks: tuple[int, ...]  # 0 for the best; equal ones tie.
   where: str
 
 
@@ -118,7 +130,9 @@ def demonstrations(
       )
     else:
       prompt, response = rows.read_response(record, format_, where)
-    yield Demonstration(prompt, response, where)
+    source = record.get('source')
+    yield Demonstration(
+        prompt, response, where, source if isinstance(source, str) else '')
 
   return _read_file(path, split, read, 'demonstrations', max_dropped)
 
@@ -139,7 +153,8 @@ def preferences(
     if format_ not in shapes.PREFERENCES:
       raise rows.wrong_shape(where, format_, "fields 'chosen' and 'rejected'")
     prompt, chosen, rejected = rows.read_pair(record, format_, where)
-    yield Preference(prompt, chosen, rejected, where)
+    yield Preference(
+        prompt, chosen, rejected, where, rows.read_strength(record, where))
 
   return _read_file(path, split, read, 'pairs', max_dropped)
 
@@ -171,6 +186,27 @@ def unpaired(
       raise rows.wrong_shape(where, format_, "field 'label'")
 
   return _read_file(path, split, read, 'labeled responses', max_dropped)
+
+
+def rankings(
+    path: str | os.PathLike[str],
+    *,
+    split: str = 'train',
+    max_dropped: float = 0.01,
+) -> tuple[list[Ranking], Reading]:
+  """Prompts with ranked responses; a preference pair is a ranking of two."""
+
+  def read(record, format_, where):
+    if format_ in shapes.PREFERENCES:
+      prompt, chosen, rejected = rows.read_pair(record, format_, where)
+      yield Ranking(prompt, (chosen, rejected), (0, 1), where)
+    elif format_ == Format.RANKING:
+      prompt, responses, ranks = rows.read_ranking(record, where)
+      yield Ranking(prompt, responses, ranks, where)
+    else:
+      raise rows.wrong_shape(where, format_, "fields 'responses' and 'ranks'")
+
+  return _read_file(path, split, read, 'rankings', max_dropped)
 
 
 def prompts(

@@ -48,6 +48,51 @@ def read_pair(
   return due, chosen, rejected
 
 
+def read_strength(record: dict[str, Any], where: str) -> int:
+  """How much better the chosen response is, 0 to 3; 0 where nothing is said."""
+  strength = record.get('strength')
+  if strength is None:
+    return 0
+  if isinstance(strength, bool) or strength not in (0, 1, 2, 3):
+    raise types.InputError(
+        f"{where}: field 'strength' is {records.show(strength)}; it must be 3"
+        ' (significantly better), 2, 1 or 0 (negligibly, or unsure); rewrite'
+        ' it.'
+    )
+  return int(strength)
+
+
+def read_ranking(
+    record: dict[str, Any], where: str
+) -> tuple[chat.Prompt, tuple[str, ...], tuple[int, ...]]:
+  """(prompt, responses, ranks) of a record of ranked responses."""
+  prompt = read_prompt(record, Format.RANKING, where)
+  responses = read_field(record, 'responses', where)
+  ranks = read_field(record, 'ranks', where)
+  if not isinstance(responses, list) or not all(
+      isinstance(text, str) for text in responses) or len(responses) < 2:
+    raise types.InputError(
+        f"{where}: field 'responses' is {records.show(responses)}; it must be a"
+        ' list of two texts or more; rewrite it.'
+    )
+  if not isinstance(ranks, list) or len(ranks) != len(responses) or not all(
+      isinstance(rank, int) and not isinstance(rank, bool) and rank >= 0
+      for rank in ranks):
+    raise types.InputError(
+        f"{where}: field 'ranks' is {records.show(ranks)}; it must be a list of"
+        f' {len(responses)} whole numbers, one per response, 0 for the best.'
+    )
+  for i, text in enumerate(responses):
+    _filled_response(text, f'responses[{i}]')
+  if len(set(ranks)) < 2:
+    raise Unusable(
+        'all tied',
+        f"field 'ranks' is {records.show(ranks)}, all equal; one response must"
+        ' be better than another',
+    )
+  return prompt, tuple(responses), tuple(ranks)
+
+
 def read_side(
     record: dict[str, Any], side: str, format_: Format, where: str
 ) -> tuple[chat.Prompt, str]:
@@ -66,7 +111,7 @@ def read_response(
 ) -> tuple[chat.Prompt, str]:
   """(prompt, response) of a record that holds one response."""
   match format_:
-    case Format.PROMPT:
+    case Format.PROMPT | Format.RANKING:
       raise wrong_shape(where, format_, "field 'response'")
     case Format.MESSAGES | Format.SHAREGPT:
       field = format_.value

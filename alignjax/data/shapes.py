@@ -22,6 +22,7 @@ class Format(enum.Enum):
   DOLLY = 'instruction/context/response'
   SELF_INSTRUCT = 'instruction/instances'
   QUESTION = 'question/answer'
+  RANKING = 'prompt/responses/ranks'
   PROMPT = 'prompt only'
 
 
@@ -32,6 +33,7 @@ _FIELDS = (
     (Format.LABELED_COMPLETION, ('prompt', 'completion', 'label')),
     (Format.RESPONSE, ('prompt', 'response')),
     (Format.COMPLETION, ('prompt', 'completion')),
+    (Format.RANKING, ('prompt', 'responses', 'ranks')),
     (Format.MESSAGES, ('messages',)),
     (Format.SHAREGPT, ('conversations',)),
     (Format.ALPACA, ('instruction', 'output')),

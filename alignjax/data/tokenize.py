@@ -16,18 +16,13 @@ it teaches the words and not where to stop.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-import dataclasses
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from alignjax import types
+from alignjax.data import fitting
 from alignjax.data import formats
-
-LongPrompts = Literal['auto', 'error', 'drop', 'left']
-
-# Under 'auto', the share of a file's rows that may be dropped as too long.
-_MAX_LONG = 0.25
 
 
 class Tokenizer(Protocol):
@@ -57,6 +52,7 @@ class TokenizedResponse(NamedTuple):
 
   tokens: np.ndarray  # [T] int32
   prompt_length: int  # The response is tokens[prompt_length:].
+  weight: float = 1.0  # Of the row's tokens in the mean.
 
 
 class TokenizedPair(NamedTuple):
@@ -64,6 +60,21 @@ class TokenizedPair(NamedTuple):
 
   chosen: TokenizedResponse
   rejected: TokenizedResponse
+  strength: int = 0  # 0 (unsure) to 3 (sure).
+
+
+class TokenizedLabel(NamedTuple):
+  """A response that is desirable or not."""
+
+  row: TokenizedResponse
+  desirable: bool
+
+
+class TokenizedRanking(NamedTuple):
+  """K responses to one prompt, ranked."""
+
+  rows: tuple[TokenizedResponse, ...]
+  ranks: tuple[int, ...]
 
 
 class TokenizedPrompt(NamedTuple):
@@ -71,31 +82,6 @@ class TokenizedPrompt(NamedTuple):
 
   tokens: np.ndarray  # [P] int32
   prompt_id: int      # Its place among the prompts it was read with.
-
-
-@dataclasses.dataclass(frozen=True)
-class Fitted:
-  """What was cut and dropped so that every row fits `max_length`."""
-
-  max_length: int
-  num_rows: int                             # Rows kept.
-  cut_responses: tuple[str, ...] = ()       # `where` of responses cut.
-  cut_prompts: tuple[str, ...] = ()         # `where` of prompts cut.
-  dropped: tuple[tuple[str, str], ...] = ()  # (reason, where) of rows dropped.
-
-  def __str__(self) -> str:
-    parts = [f'{self.num_rows:,} rows fit max_length={self.max_length}']
-    if self.cut_responses:
-      parts.append(f'cut {len(self.cut_responses):,} responses at the end')
-    if self.cut_prompts:
-      parts.append(f'cut {len(self.cut_prompts):,} prompts at the start')
-    if self.dropped:
-      parts.append(formats.summarize_dropped(self.dropped))
-    return '; '.join(parts)
-
-
-class _LongPromptError(types.InputError):
-  """A prompt that leaves no room for one token of a response."""
 
 
 def tokenize_demonstration(
@@ -120,7 +106,7 @@ def tokenize_demonstration(
     InputError: The prompt has more than `max_length - 1` tokens.
   """
   prompt = _prompt(demonstration, tokenizer, plain)
-  _check_room(demonstration.where, len(prompt), max_length, room=1)
+  fitting.check_room(demonstration.where, len(prompt), max_length, room=1)
   response = _response(
       demonstration.where, demonstration.response, tokenizer
   )
@@ -136,7 +122,7 @@ def tokenize_preference(
 ) -> TokenizedPair:
   """One prompt and its two responses as ids; see `tokenize_demonstration`."""
   prompt = _prompt(preference, tokenizer, plain)
-  _check_room(preference.where, len(prompt), max_length, room=1)
+  fitting.check_room(preference.where, len(prompt), max_length, room=1)
   chosen, rejected = (
       _response(preference.where, text, tokenizer)
       for text in (preference.chosen, preference.rejected)
@@ -156,7 +142,7 @@ def tokenize_prompt(
 ) -> TokenizedPrompt:
   """One prompt as ids; `max_length` bounds the prompt alone."""
   tokens = _prompt(prompt, tokenizer, plain)
-  _check_room(prompt.where, len(tokens), max_length, room=0)
+  fitting.check_room(prompt.where, len(tokens), max_length, room=0)
   return TokenizedPrompt(np.asarray(tokens, np.int32), prompt_id)
 
 
@@ -166,8 +152,8 @@ def tokenize_demonstrations(
     *,
     max_length: int,
     plain: bool = False,
-    long_prompts: LongPrompts = 'error',
-) -> tuple[list[TokenizedResponse], Fitted]:
+    long_prompts: fitting.LongPrompts = 'error',
+) -> tuple[list[TokenizedResponse], fitting.Fitted]:
   """Rows of ids, and what did not fit.
 
   Args:
@@ -183,7 +169,7 @@ def tokenize_demonstrations(
   Raises:
     InputError: A long prompt under 'error', or no row is left.
   """
-  rows, notes = [], _Notes(max_length, long_prompts)
+  rows, notes = [], fitting.Notes(max_length, long_prompts)
   for record in demonstrations:
     prompt = _prompt(record, tokenizer, plain)
     response = _response(record.where, record.response, tokenizer)
@@ -200,14 +186,14 @@ def tokenize_preferences(
     *,
     max_length: int,
     plain: bool = False,
-    long_prompts: LongPrompts = 'error',
-) -> tuple[list[TokenizedPair], Fitted]:
+    long_prompts: fitting.LongPrompts = 'error',
+) -> tuple[list[TokenizedPair], fitting.Fitted]:
   """Pairs of rows, and what did not fit; see `tokenize_demonstrations`.
 
   A pair whose responses are the same tokens once cut says nothing, and is
   dropped by the name 'equal once cut'.
   """
-  rows, notes = [], _Notes(max_length, long_prompts)
+  rows, notes = [], fitting.Notes(max_length, long_prompts)
   for record in preferences:
     prompt = _prompt(record, tokenizer, plain)
     chosen = _response(record.where, record.chosen, tokenizer)
@@ -217,13 +203,58 @@ def tokenize_preferences(
     if prompt is None:
       continue
     pair = TokenizedPair(
-        _join(prompt, chosen, max_length), _join(prompt, rejected, max_length)
-    )
+        _join(prompt, chosen, max_length), _join(prompt, rejected, max_length),
+        record.strength)
     if np.array_equal(pair.chosen.tokens, pair.rejected.tokens):
       notes.dropped.append(('equal once cut', record.where))
       continue
     rows.append(pair)
     notes.note_cut(record.where, len(prompt) + longest)
+  return rows, notes.finish(len(rows))
+
+
+def tokenize_unpaired(
+    unpaired: Iterable[formats.Unpaired],
+    tokenizer: Tokenizer,
+    *,
+    max_length: int,
+    plain: bool = False,
+    long_prompts: fitting.LongPrompts = 'error',
+) -> tuple[list[TokenizedLabel], fitting.Fitted]:
+  """Labelled rows, and what did not fit; see `tokenize_demonstrations`."""
+  rows, notes = [], fitting.Notes(max_length, long_prompts)
+  for record in unpaired:
+    prompt = _prompt(record, tokenizer, plain)
+    response = _response(record.where, record.response, tokenizer)
+    prompt = notes.fit(record.where, prompt, len(response), tokenizer.bos_id)
+    if prompt is not None:
+      rows.append(TokenizedLabel(
+          _join(prompt, response, max_length), record.desirable))
+      notes.note_cut(record.where, len(prompt) + len(response))
+  return rows, notes.finish(len(rows))
+
+
+def tokenize_rankings(
+    rankings: Iterable[formats.Ranking],
+    tokenizer: Tokenizer,
+    *,
+    max_length: int,
+    plain: bool = False,
+    long_prompts: fitting.LongPrompts = 'error',
+) -> tuple[list[TokenizedRanking], fitting.Fitted]:
+  """Ranked rows, and what did not fit; see `tokenize_demonstrations`."""
+  rows, notes = [], fitting.Notes(max_length, long_prompts)
+  for record in rankings:
+    prompt = _prompt(record, tokenizer, plain)
+    responses = [_response(record.where, text, tokenizer)
+                 for text in record.responses]
+    longest = max(map(len, responses))
+    prompt = notes.fit(record.where, prompt, longest, tokenizer.bos_id)
+    if prompt is not None:
+      rows.append(TokenizedRanking(
+          tuple(_join(prompt, r, max_length) for r in responses),
+          record.ranks))
+      notes.note_cut(record.where, len(prompt) + longest)
   return rows, notes.finish(len(rows))
 
 
@@ -233,10 +264,10 @@ def tokenize_prompts(
     *,
     max_length: int,
     plain: bool = False,
-    long_prompts: LongPrompts = 'error',
-) -> tuple[list[TokenizedPrompt], Fitted]:
+    long_prompts: fitting.LongPrompts = 'error',
+) -> tuple[list[TokenizedPrompt], fitting.Fitted]:
   """Prompts of at most `max_length` tokens, numbered as they were read."""
-  rows, notes = [], _Notes(max_length, long_prompts, room=0)
+  rows, notes = [], fitting.Notes(max_length, long_prompts, room=0)
   for prompt_id, record in enumerate(prompts):
     tokens = _prompt(record, tokenizer, plain)
     tokens = notes.fit(record.where, tokens, 0, tokenizer.bos_id)
@@ -286,78 +317,6 @@ def tokenize_documents(
   )
 
 
-class _Notes:
-  """Collects what was cut and dropped while rows are fitted."""
-
-  def __init__(self, max_length: int, long_prompts: str, room: int = 1):
-    if long_prompts not in ('auto', 'error', 'drop', 'left'):
-      raise types.InputError(
-          f"long_prompts={long_prompts!r} is not known; use 'auto', 'error',"
-          " 'drop' or 'left'."
-      )
-    self.max_length = max_length
-    self.long_prompts = long_prompts
-    self.room = room  # Tokens that a response needs at the least.
-    self.cut_responses: list[str] = []
-    self.cut_prompts: list[str] = []
-    self.dropped: list[tuple[str, str]] = []
-    self.first_long: _LongPromptError | None = None
-
-  def fit(
-      self,
-      where: str,
-      prompt: list[int],
-      response_length: int,
-      bos_id: int | None,
-  ) -> list[int] | None:
-    """The prompt that goes into the row, or None where the row is dropped."""
-    try:
-      _check_room(where, len(prompt), self.max_length, room=self.room)
-      return prompt
-    except _LongPromptError as error:
-      if self.long_prompts == 'error':
-        raise
-      self.first_long = self.first_long or error
-    if self.long_prompts in ('auto', 'drop'):
-      self.dropped.append(('long prompt', where))
-      return None
-    # A response keeps at most half of the row, or there is no prompt left.
-    kept = self.max_length - min(response_length, self.max_length // 2)
-    self.cut_prompts.append(where)
-    if bos_id is not None and prompt[0] == bos_id and kept > 1:
-      return [bos_id] + prompt[-(kept - 1):]
-    return prompt[-kept:]
-
-  def note_cut(self, where: str, length: int):
-    """Takes note of a response that loses its end."""
-    if length > self.max_length:
-      self.cut_responses.append(where)
-
-  def finish(self, num_rows: int) -> Fitted:
-    """The summary; InputError if too much or everything was dropped."""
-    num_long = sum(reason == 'long prompt' for reason, _ in self.dropped)
-    if self.long_prompts == 'auto' and (
-        num_long > _MAX_LONG * (num_rows + len(self.dropped))):
-      raise self.first_long
-    if not num_rows:
-      what = (
-          formats.summarize_dropped(self.dropped)
-          if self.dropped
-          else 'there were no records'
-      )
-      raise types.InputError(
-          f'no row is left at max_length={self.max_length}: {what}; a run needs'
-          ' at least one row; raise max_length or give more records.'
-      )
-    return Fitted(
-        self.max_length,
-        num_rows,
-        tuple(self.cut_responses),
-        tuple(self.cut_prompts),
-        tuple(self.dropped),
-    )
-
-
 def _prompt(record, tokenizer: Tokenizer, plain: bool) -> list[int]:
   return list(tokenizer.prompt_tokens(record.prompt, plain=plain))
 
@@ -379,19 +338,3 @@ def _join(
 ) -> TokenizedResponse:
   tokens = np.asarray((prompt + response)[:max_length], np.int32)
   return TokenizedResponse(tokens, len(prompt))
-
-
-def _check_room(where: str, prompt_length: int, max_length: int, *, room: int):
-  """InputError unless `room` tokens fit behind the prompt."""
-  if prompt_length + room <= max_length:
-    return
-  rule = (
-      'which leaves no room for a response in'
-      if room
-      else 'which is more than'
-  )
-  raise _LongPromptError(
-      f'{where}: the prompt has {prompt_length} tokens, {rule}'
-      f' max_length={max_length}; raise max_length to {prompt_length + room} or'
-      ' more, or pass --long-prompts drop (or left).'
-  )

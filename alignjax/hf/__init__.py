@@ -3,6 +3,7 @@
 Local files only; nothing is downloaded, nothing is unpickled.
 """
 
+from alignjax.hf.condition import condition
 from alignjax.hf.config import config_to_hf
 from alignjax.hf.config import read_config
 from alignjax.hf.tokenizer import load_tokenizer
@@ -13,6 +14,6 @@ from alignjax.hf.weights import save_model
 from alignjax.hf.weights import stack_layers
 from alignjax.hf.weights import unstack_layers
 
-__all__ = ['Tokenizer', 'config_to_hf', 'load_model', 'load_reward_model',
-           'load_tokenizer', 'read_config', 'save_model', 'stack_layers',
-           'unstack_layers']
+__all__ = ['Tokenizer', 'condition', 'config_to_hf', 'load_model',
+           'load_reward_model', 'load_tokenizer', 'read_config', 'save_model',
+           'stack_layers', 'unstack_layers']

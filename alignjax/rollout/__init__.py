@@ -3,8 +3,10 @@
 from alignjax.rollout.generate import has_ended
 from alignjax.rollout.generate import make_generate
 from alignjax.rollout.sampling import sample
+from alignjax.rollout.score import Annotate
+from alignjax.rollout.score import make_kto_reference
 from alignjax.rollout.score import make_reference
 from alignjax.rollout.score import make_reward_fn
 
-__all__ = ['has_ended', 'make_generate', 'make_reference', 'make_reward_fn',
-           'sample']
+__all__ = ['Annotate', 'has_ended', 'make_generate', 'make_kto_reference',
+           'make_reference', 'make_reward_fn', 'sample']

@@ -1,21 +1,34 @@
-"""Annotators: jitted functions that add to a batch what frozen models say."""
+"""Annotators: jitted functions that add to a batch what models say of it.
+
+An annotator is `(params, batch) -> batch`, where `params` are those of the
+policy at this step; most ask frozen models only.
+"""
 
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 
+from alignjax import losses
 from alignjax import scoring
 from alignjax import sharding
 from alignjax.models import CausalLM
 from alignjax.models import ScalarModel
 from alignjax.types import PreferenceBatch
+from alignjax.types import UnpairedBatch
+
+# `(params, batch) -> batch`, where `params` are the policy's at this step.
+Annotate = Callable[[object, object], object]
 
 
 def make_reference(
     model: CausalLM, params, *, mesh: jax.sharding.Mesh, param_shardings,
     chunk_size: int | None = None,
-) -> Callable[[PreferenceBatch], PreferenceBatch]:
-  """Returns `annotate(batch)`, which fills in the reference's logprobs.
+) -> Annotate:
+  """Returns `annotate(_, pairs)`, which fills in the reference's logprobs.
+
+  They are per token, so that an objective may sum or average them as it does
+  the policy's. The policy itself is not asked.
 
   Args:
     model: the frozen reference.
@@ -27,15 +40,59 @@ def make_reference(
   rows = sharding.batch_sharding(mesh)
 
   def reference_logprobs(params, batch):
-    return scoring.pair_logprobs(
+    return scoring.pair_token_logprobs(
         model, params, batch.tokens, batch.attention_mask, batch.loss_mask,
         chunk_size=chunk_size)
 
   jitted = jax.jit(reference_logprobs, in_shardings=(param_shardings, rows),
                    out_shardings=rows)
 
-  def annotate(batch):
+  def annotate(policy, batch: PreferenceBatch) -> PreferenceBatch:
+    del policy
     return batch.replace(ref_logprobs=jitted(params, batch))
+
+  annotate.jitted = jitted
+  return annotate
+
+
+def make_kto_reference(
+    model: CausalLM, params, *, mesh: jax.sharding.Mesh, param_shardings,
+    chunk_size: int | None = None,
+) -> Annotate:
+  """Returns `annotate(policy, batch)`: the reference's logprobs, and z0.
+
+  z0 is KTO's estimate of the KL, over the mismatched rows of the WHOLE batch:
+  it is taken here, before the batch is cut into microbatches, and each row
+  carries it. It has no gradient anyway.
+
+  Args:
+    model: the policy and the frozen reference, by their parameters.
+    params: the reference's, on the mesh; they must outlive the annotator.
+    mesh: whose batch axes split the rows.
+    param_shardings: of both.
+    chunk_size: columns unembedded at one time; None is all of them.
+  """
+  rows = sharding.batch_sharding(mesh)
+
+  def response_logprobs(params, batch):
+    return scoring.response_logprobs(
+        model, params, batch.tokens, batch.attention_mask, batch.loss_mask,
+        chunk_size=chunk_size)
+
+  def reference_and_kl(policy, params, batch):
+    other = batch.mismatched
+    kl = losses.kto_kl(response_logprobs(policy, other),
+                       response_logprobs(params, other), other.weight)
+    return (response_logprobs(params, batch),
+            jnp.broadcast_to(kl, batch.weight.shape))
+
+  jitted = jax.jit(
+      reference_and_kl, in_shardings=(param_shardings, param_shardings, rows),
+      out_shardings=rows)
+
+  def annotate(policy, batch: UnpairedBatch) -> UnpairedBatch:
+    ref_logprobs, kl = jitted(policy, params, batch)
+    return batch.replace(ref_logprobs=ref_logprobs, kl=kl)
 
   annotate.jitted = jitted
   return annotate
@@ -43,6 +100,7 @@ def make_reference(
 
 def make_reward_fn(
     model: ScalarModel, params, *, mesh: jax.sharding.Mesh, param_shardings,
+    mean: float = 0.0,
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
   """Returns `reward(tokens, attention_mask) -> [B]`, read at the last token.
 
@@ -51,10 +109,12 @@ def make_reward_fn(
     params: its parameters, on the mesh.
     mesh: whose batch axes split the rows.
     param_shardings: of `params`.
+    mean: taken off every reward, so that 0 is what good responses get.
   """
   rows = sharding.batch_sharding(mesh)
   jitted = jax.jit(
-      lambda params, tokens, mask: scoring.rewards(model, params, tokens, mask),
+      lambda params, tokens, mask: scoring.rewards(
+          model, params, tokens, mask) - mean,
       in_shardings=(param_shardings, rows, rows), out_shardings=rows)
 
   def reward(tokens, attention_mask):

@@ -1,7 +1,12 @@
-"""The train state, the one step builder, the loop, and PPO's iteration."""
+"""The train state, the one step builder, the loop, and the iterations."""
 
 from alignjax.train.loop import fit
 from alignjax.train.measure import measure
+from alignjax.train.online import best_and_worst
+from alignjax.train.online import grouped
+from alignjax.train.online import make_online_iteration
+from alignjax.train.online import OnlineConfig
+from alignjax.train.online import to_go
 from alignjax.train.optimizer import make_optimizer
 from alignjax.train.ppo import init_ppo_state
 from alignjax.train.ppo import make_kl_controller
@@ -17,8 +22,30 @@ from alignjax.train.state import TrainState
 from alignjax.train.step import make_train_step
 from alignjax.train.step import make_update
 from alignjax.train.step import Objective
+from alignjax.train.sweep import make_sweep
 
-__all__ = ['Objective', 'PPOConfig', 'PPOState', 'Stage', 'TrainState', 'fit',
-           'init_ppo_state', 'init_state', 'make_kl_controller',
-           'make_optimizer', 'make_ppo_iteration', 'make_train_step',
-           'make_update', 'measure', 'run_stage', 'shaped', 'train']
+__all__ = [
+           'Objective',
+           'OnlineConfig',
+           'PPOConfig',
+           'PPOState',
+           'Stage',
+           'TrainState',
+           'best_and_worst',
+           'fit',
+           'grouped',
+           'init_ppo_state',
+           'init_state',
+           'make_kl_controller',
+           'make_online_iteration',
+           'make_optimizer',
+           'make_ppo_iteration',
+           'make_sweep',
+           'make_train_step',
+           'make_update',
+           'measure',
+           'run_stage',
+           'shaped',
+           'to_go',
+           'train',
+]

@@ -20,7 +20,7 @@ def measure(
     params: on the mesh.
     batches: host batches of one shape, filler rows included; not empty.
     mesh: whose batch axes split the rows.
-    annotate: adds what frozen models say to each batch, on the device.
+    annotate: `(params, batch)` adds what models say to each batch.
 
   Returns:
     `loss` and the objective's metrics as floats, weighed by the rows of all
@@ -38,6 +38,8 @@ def measure(
   sums = None
   for batch in batches:
     batch = sharding.put(batch, rows)
-    new = jax.device_get(jitted(params, annotate(batch) if annotate else batch))
+    if annotate:
+      batch = annotate(params, batch)
+    new = jax.device_get(jitted(params, batch))
     sums = new if sums is None else jax.tree.map(lambda x, y: x + y, sums, new)
   return metrics_lib.to_floats(sums)

@@ -88,7 +88,7 @@ def train(
     axes: their tree of logical axis names.
     optimizer: one step of it per batch.
     make_batches: see `run_stage`.
-    annotate: adds what frozen models say to each batch, on the device.
+    annotate: `(params, batch)` adds what models say to each batch.
   """
   state, shardings = init_state(
       params, axes, optimizer, mesh=stage.mesh, seed=stage.seed)
@@ -97,6 +97,8 @@ def train(
       num_microbatches=stage.num_microbatches)
 
   def step(state, batch):
-    return train_step(state, annotate(batch) if annotate else batch)
+    if annotate:
+      batch = annotate(state.params, batch)
+    return train_step(state, batch)
 
   return run_stage(stage, step, state, shardings, make_batches).params

@@ -19,8 +19,9 @@ OTHER = MODEL.init(jax.random.key(1))
 KEY = jax.random.key(9)
 BETA = 0.1
 
-logprobs_of = jax.jit(lambda params, b: scoring.pair_logprobs(
+token_logprobs_of = jax.jit(lambda params, b: scoring.pair_token_logprobs(
     MODEL, params, b.tokens, b.attention_mask, b.loss_mask))
+logprobs_of = lambda params, b: jnp.sum(token_logprobs_of(params, b), axis=-1)
 loss_of = jax.jit(lambda params, batch: objectives.dpo(MODEL, beta=BETA)(
     params, batch, KEY))
 gradient = jax.jit(jax.grad(lambda params, batch: objectives.dpo(
@@ -35,7 +36,7 @@ def make_batch(ref_params):
   batch = PreferenceBatch(
       tokens=tokens, attention_mask=real, loss_mask=real & (np.arange(7) > 1),
       weight=np.array([1, 1, 1, 0], np.float32))
-  return batch.replace(ref_logprobs=logprobs_of(ref_params, batch))
+  return batch.replace(ref_logprobs=token_logprobs_of(ref_params, batch))
 
 
 AT_REFERENCE = make_batch(PARAMS)
@@ -54,7 +55,7 @@ def test_equals_log_two_at_the_reference_whatever_beta(beta):
 
 def test_loss_and_rewards_equal_those_worked_by_hand():
   logprobs = np.asarray(logprobs_of(PARAMS, AWAY))[:3]
-  ratios = BETA * (logprobs - np.asarray(AWAY.ref_logprobs)[:3])
+  ratios = BETA * (logprobs - np.asarray(AWAY.ref_logprobs)[:3].sum(-1))
   margins = ratios[:, 0] - ratios[:, 1]
   loss, metrics = loss_of(PARAMS, AWAY)
   np.testing.assert_allclose(
@@ -70,7 +71,8 @@ def test_loss_and_rewards_equal_those_worked_by_hand():
 def test_a_gradient_step_raises_chosen_over_rejected():
   params = jax.tree.map(lambda p, g: p - 0.05 * g, PARAMS,
                         gradient(PARAMS, AT_REFERENCE))
-  moved = (logprobs_of(params, AT_REFERENCE) - AT_REFERENCE.ref_logprobs)[:3]
+  moved = (logprobs_of(params, AT_REFERENCE)
+           - AT_REFERENCE.ref_logprobs.sum(-1))[:3]
   assert jnp.all(moved[:, 0] > 0)
   assert jnp.all(moved[:, 1] < 0)
   loss, metrics = loss_of(params, AT_REFERENCE)

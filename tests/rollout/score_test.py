@@ -37,19 +37,19 @@ def make_pairs(seed, mesh):
       sharding.batch_sharding(mesh))
 
 
-def test_the_reference_adds_the_sum_over_each_response(mesh):
+def test_the_reference_adds_the_logprobs_of_each_response_token(mesh):
   params, shardings, host = on_mesh(MODEL, mesh, 0)
   annotate = rollout.make_reference(
       MODEL, params, mesh=mesh, param_shardings=shardings)
   for seed in (0, 1):
     batch = make_pairs(seed, mesh)
     assert batch.ref_logprobs is None
-    annotated = annotate(batch)
+    annotated = annotate(None, batch)
     tokens, attention, loss = jax.device_get(
         (batch.tokens, batch.attention_mask, batch.loss_mask))
     logprobs = np.asarray(jax.jit(scoring.token_logprobs, static_argnums=0)(
         MODEL, host, tokens.reshape(8, 6), attention.reshape(8, 6)))
-    expected = np.sum(logprobs.reshape(4, 2, 6), axis=-1, where=loss)
+    expected = np.where(loss, logprobs.reshape(4, 2, 6), 0)
     np.testing.assert_allclose(annotated.ref_logprobs, expected, atol=1e-5)
     np.testing.assert_array_equal(annotated.tokens, tokens)
   assert annotate.jitted._cache_size() == 1

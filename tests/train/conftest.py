@@ -52,7 +52,7 @@ class Tiny:
         tokens=rng.integers(1, VOCAB, real.shape, np.int32),
         attention_mask=real, loss_mask=real & (np.arange(LENGTH) >= PROMPT),
         weight=weight, ref_logprobs=rng.normal(
-            -12.0, 1.0, (batch_size, 2)).astype(np.float32))
+            -3.0, 0.5, real.shape).astype(np.float32))
 
   def trajectory(self, seed, batch_size=8):
     """`Trajectory` as if annotated; the last two rows are filler."""

@@ -46,8 +46,8 @@ def test_a_batch_is_annotated_first(tiny, mesh_of, rows):
   mesh = mesh_of('one')
   params = on(tiny, mesh)
 
-  def annotate(batch):
-    return batch.replace(ref_logprobs=scoring.pair_logprobs(
+  def annotate(params, batch):
+    return batch.replace(ref_logprobs=scoring.pair_token_logprobs(
         tiny.model, params, batch.tokens, batch.attention_mask,
         batch.loss_mask))
 

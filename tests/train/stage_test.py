@@ -114,9 +114,9 @@ def test_train_annotates_every_batch_and_returns_the_parameters(
     tiny, mesh_of, tmp_path):
   seen = []
 
-  def annotate(batch):
-    seen.append(batch.ref_logprobs is None)
-    return batch.replace(ref_logprobs=jax.numpy.zeros((8, 2)))
+  def annotate(params, batch):
+    seen.append(batch.ref_logprobs is None and params is not None)
+    return batch.replace(ref_logprobs=jax.numpy.zeros(batch.tokens.shape))
 
   stage = train.Stage('dpo', tmp_path, mesh_of('one'), 2, seed=0)
   before = jax.tree.map(np.copy, tiny.params)

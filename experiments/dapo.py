@@ -1,0 +1,53 @@
+"""DAPO: GRPO with a higher upper clip, a mean over tokens, and no KL.
+
+  python -m experiments.dapo --workdir runs/dapo
+  python -m experiments.dapo --workdir runs/dapo --model DIR --data FILE
+
+A group whose responses all score the same has no advantage; its tokens still
+count in the mean (the paper samples other prompts instead, which would make
+the data order depend on the policy). Yu et al. (2025),
+https://arxiv.org/abs/2503.14476.
+"""
+
+import dataclasses
+
+from alignjax import advantages
+from alignjax import cli
+from alignjax import losses
+from alignjax import objectives
+from alignjax import train
+from experiments import online
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(online.PolicyGradientConfig):
+  """Settings of the method. Where two defaults are given: testbed, folder."""
+
+  clip: float = 0.2                  # How far the ratio may fall.
+  clip_high: float = 0.28            # How far it may rise.
+  kl_coef: float | None = None       # Of the KL as loss, 1/nats. 0.1, 0.
+
+
+def objective(model, cfg: Config, prompt_length: int):
+  """What a minibatch is trained on."""
+  surrogate = lambda new, old, advantages, mask: losses.ppo_clip_loss(
+      new, old, advantages, clip=cfg.clip, clip_high=cfg.clip_high)
+  return objectives.policy_gradient(
+      model, surrogate, prompt_length=prompt_length,
+      aggregate=objectives.token_mean, kl_coef=cfg.kl_coef,
+      temperature=cfg.temperature, chunk_size=cfg.chunk_size,
+      importance_cap=cfg.importance_cap)
+
+
+def estimate(cfg: Config):
+  """How rewards become advantages."""
+  return train.grouped(advantages.group_advantages, cfg.num_samples)
+
+
+SCRIPT = online.script(
+    'dapo', objective, estimate, testbed=dict(kl_coef=0.1),
+    folder=dict(kl_coef=0.0))
+main, stage, resolve = SCRIPT.main, SCRIPT.stage, SCRIPT.resolve
+
+if __name__ == '__main__':
+  cli.run(main, Config)

@@ -1,0 +1,84 @@
+"""KTO: responses labelled good or bad one by one, no pairs.
+
+  python -m experiments.kto --workdir runs/kto
+  python -m experiments.kto --workdir runs/kto --model DIR --data FILE.jsonl
+
+`--data` holds `{prompt, response, label}` rows; of a file of pairs, as on the
+testbed, each gives one response of either label. Ethayarajh et al. (2024),
+https://arxiv.org/abs/2402.01306.
+"""
+
+import dataclasses
+
+from alignjax import cli
+from alignjax import data
+from alignjax import losses
+from alignjax import objectives
+from alignjax import rollout
+from alignjax import runs
+from alignjax import scripts
+from alignjax import sharding
+from alignjax import sources
+from alignjax import train
+from experiments import preferences
+from experiments import sft
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(runs.RunConfig):
+  """Settings of KTO. Where two defaults are given: testbed, folder."""
+
+  num_steps: runs.Steps = None       # Optimizer steps. 190, 500.
+  batch_size: int | None = None      # Responses, 2 or more. 64, 32.
+  max_length: int | None = None      # Tokens, prompt and response. 48, 512.
+  learning_rate: float | None = None  # 2e-4, 5e-6.
+  beta: float | None = None          # Pull to the reference, 1/nats. 0.5, 0.1.
+  # Weights of the classes; by default the smaller one's makes up for its size.
+  desirable_weight: float | None = None
+  undesirable_weight: float | None = None
+  num_microbatches: int = 1          # Parts of a batch, to save memory.
+  chunk_size: int | None = None      # Columns unembedded at one time.
+
+
+def fit(cfg: Config, run: runs.Run) -> None:
+  """Trains on labelled responses and saves the policy."""
+  policy = sft.policy_folder(cfg)
+  model, params, tokenizer = runs.load_policy(policy)
+  path, _ = preferences.preference_files(cfg, policy)
+  rows = sources.unpaired_rows(run, cfg, tokenizer, path)
+  num_desirable = sum(row.desirable for row in rows)
+  weights = losses.kto_weights(num_desirable, len(rows) - num_desirable)
+  given = cfg.desirable_weight, cfg.undesirable_weight
+  weights = [w if g is None else g for w, g in zip(weights, given)]
+  shardings = sharding.tree_shardings(run.mesh, model.axes(), params)
+  params = train.train(
+      run.stage(cfg, num_microbatches=cfg.num_microbatches),
+      objectives.kto(
+          model, beta=cfg.beta, desirable_weight=weights[0],
+          undesirable_weight=weights[1], chunk_size=cfg.chunk_size),
+      params, model.axes(),
+      train.make_optimizer(cfg.learning_rate, cfg.num_steps),
+      lambda start: data.unpaired_batches(
+          rows, batch_size=cfg.batch_size, max_length=cfg.max_length,
+          seed=cfg.seed, start=start),
+      annotate=rollout.make_kto_reference(
+          model, sharding.put(params, shardings), mesh=run.mesh,
+          param_shardings=shardings, chunk_size=cfg.chunk_size))
+  run.save_model(model, params, tokenizer)
+  run.finish({'desirable': num_desirable,
+              'undesirable': len(rows) - num_desirable,
+              'desirable_weight': weights[0], 'undesirable_weight': weights[1]})
+
+
+SCRIPT = scripts.Script(
+    'kto', fit,
+    testbed=dict(num_steps=190, batch_size=64, max_length=48,
+                 learning_rate=2e-4, beta=0.5),
+    folder=dict(num_steps=500, batch_size=32, max_length=512,
+                learning_rate=5e-6, beta=0.1),
+    outcome=lambda cfg, folder: {
+        'folders': {'sft': sft.policy_folder(cfg), 'kto': folder}})
+main, stage, resolve = SCRIPT.main, SCRIPT.stage, SCRIPT.resolve
+
+if __name__ == '__main__':
+  cli.run(main, Config)

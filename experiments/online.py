@@ -1,0 +1,154 @@
+"""What the methods that train on the policy's own samples share, but PPO.
+
+A method says how rewards become advantages and what a minibatch is trained on;
+`script` samples, scores with a reward model or by rule, and runs the iteration
+of `train.online`.
+"""
+
+from collections.abc import Callable
+import dataclasses
+from typing import Literal
+
+from alignjax import data
+from alignjax import runs
+from alignjax import scripts
+from alignjax import sharding
+from alignjax import sources
+from alignjax import train
+from alignjax.models import CausalLM
+from alignjax.types import InputError
+from experiments import ppo
+from experiments import sft
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(runs.RunConfig):
+  """Settings of every such method. Where two are given: testbed, folder."""
+
+  # What scores a response: a reward model, or its final number against the
+  # answer of --data (1 or 0).
+  reward: Literal['model', 'gsm8k'] = 'model'
+  reward_model: str = ''             # Its folder; '' trains one here first.
+  reward_steps: int | None = None    # Steps of that. 250, 100.
+  num_steps: runs.Iterations = None  # Iterations. 50, 100.
+  batch_size: int | None = None      # Responses in an iteration. 128, 32.
+  num_samples: int = 4               # Responses to each prompt, K.
+  max_length: int | None = None      # Tokens, prompt and response. 48, 512.
+  max_new_tokens: int | None = None  # Tokens of a response. 32, 128.
+  learning_rate: float | None = None  # 3e-4, 1e-6.
+  num_epochs: int = 2                # Passes over each rollout.
+  num_minibatches: int = 2           # Optimizer steps in each pass.
+  num_microbatches: int = 1          # Parts of a minibatch, to save memory.
+  missing_eos_penalty: float = 1.0   # Off the reward of a cut response.
+  temperature: float = 1.0           # Of sampling.
+  chunk_size: int | None = None      # Columns unembedded at one time.
+  compare: str = ''                  # Another online workdir, for the report.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PolicyGradientConfig(Config):
+  """Settings of those that weigh tokens by advantages."""
+
+  # Bound of the weights that correct for the sampler's rounding; none if left.
+  importance_cap: float | None = None
+
+
+TESTBED = dict(num_steps=50, batch_size=128, max_length=48, max_new_tokens=32,
+               learning_rate=3e-4, reward_steps=250)
+FOLDER = dict(num_steps=100, batch_size=32, max_length=512, max_new_tokens=128,
+              learning_rate=1e-6, reward_steps=100)
+
+
+def script(
+    name: str,
+    make_objective: Callable[[CausalLM, Config, int], train.Objective],
+    make_estimate: Callable[[Config], Callable],
+    *, make_rows: Callable[[Config], Callable] | None = None,
+    min_samples: int = 2,
+    testbed: dict, folder: dict,
+) -> scripts.Script:
+  """The script of an online method.
+
+  Args:
+    name: of the experiment.
+    make_objective: from the model, the config and the column at which
+      responses begin to the objective.
+    make_estimate: from the config to the advantages' estimator.
+    make_rows: from the config to what turns a trajectory into other rows.
+    min_samples: the fewest responses to a prompt that it can compare.
+    testbed: settings on the testbed, besides or instead of `TESTBED`.
+    folder: settings for model folders, besides or instead of `FOLDER`.
+  """
+
+  def fit(cfg: Config, run: runs.Run) -> None:
+    check_groups(cfg, run, in_pairs=make_rows is not None)
+    policy = sft.policy_folder(cfg)
+    model, params, tokenizer = runs.load_policy(policy)
+    width = cfg.max_length - cfg.max_new_tokens
+    rows, observe, reward_fn = prompts_and_reward(
+        cfg, run, model, tokenizer, policy, width)
+    names = [field.name for field in dataclasses.fields(train.OnlineConfig)]
+    optimizer = train.make_optimizer(
+        cfg.learning_rate, cfg.num_steps * cfg.num_epochs * cfg.num_minibatches,
+        decay='constant')
+    state, shardings = train.init_state(
+        params, model.axes(), optimizer, mesh=run.mesh, seed=cfg.seed)
+    iterate = train.make_online_iteration(
+        model, sharding.put(params, shardings.params), reward_fn,
+        make_objective(model, cfg, width), make_estimate(cfg), optimizer,
+        train.OnlineConfig(**{name: getattr(cfg, name) for name in names}),
+        shardings=shardings, mesh=run.mesh, prompt_length=width,
+        eos_id=tokenizer.eos_id, observe=observe, chunk_size=cfg.chunk_size,
+        make_rows=make_rows and make_rows(cfg))
+    state = train.run_stage(
+        run.stage(cfg), iterate, state, shardings,
+        lambda start: data.prompt_batches(
+            rows, batch_size=cfg.batch_size, max_length=width,
+            num_samples=cfg.num_samples, seed=cfg.seed, start=start))
+    run.save_model(model, state.params, tokenizer)
+    run.finish({'prompts': len(rows)})
+
+  def outcome(cfg: Config, folder: str) -> dict:
+    policy = sft.policy_folder(cfg)
+    scored = {} if cfg.reward != 'model' else {
+        'reward_model': ppo.reward_folder(cfg, policy)}
+    return {'folders': {'sft': policy, name: folder},
+            'compare': cfg.compare} | scored
+
+  def check(cfg: Config) -> None:
+    if cfg.num_samples < min_samples:
+      raise InputError(
+          f'num_samples={cfg.num_samples} leaves {name} nothing to compare a '
+          f'response with; it must be at least {min_samples}')
+    if cfg.reward != 'model' and cfg.data == 'testbed':
+      raise InputError(
+          f'reward={cfg.reward} scores by the answers of a file; give one of '
+          'question/answer rows, as --data')
+
+  return scripts.Script(
+      name, fit, outcome, check=check, testbed=TESTBED | testbed,
+      folder=FOLDER | folder)
+
+
+def prompts_and_reward(
+    cfg: Config, run: runs.Run, model: CausalLM, tokenizer, policy: str,
+    width: int):
+  """(prompts, who watches, what scores a trajectory)."""
+  if cfg.reward == 'gsm8k':
+    rows, reward_fn = sources.verified_prompts(run, cfg, tokenizer, width)
+    return rows, None, reward_fn
+  rows, observe = sources.ppo_prompts(run, cfg, tokenizer, width)
+  score = ppo.reward_function(cfg, run, model, policy)
+  return rows, observe, lambda t: score(t.tokens, t.attention_mask)
+
+
+def check_groups(cfg: Config, run: runs.Run, *, in_pairs: bool) -> None:
+  """Refuses a batch that does not hold whole groups in every minibatch."""
+  parts = cfg.num_minibatches * cfg.num_microbatches * run.num_shards
+  whole = parts * cfg.num_samples if in_pairs else parts
+  if cfg.batch_size % whole:
+    raise InputError(
+        f'batch_size={cfg.batch_size} does not split into num_minibatches='
+        f'{cfg.num_minibatches} of whole pairs over {run.num_shards} data '
+        f'shards; use a multiple of {whole}')
+

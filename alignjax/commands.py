@@ -230,15 +230,16 @@ def _response_tokens(
     side: data.Demonstration, cfg: Score, tokenizer: hf.Tokenizer
 ) -> data.TokenizedResponse:
   """Prompt and response, cut at the end to `max_length` if there is one."""
-  tokens, start = data.tokenize_demonstration(
+  row = data.tokenize_demonstration(
       side, tokenizer, max_length=2**31, plain=cfg.plain)
+  start = row.prompt_length
   _check_starts(start, side.where)
   if cfg.max_length is not None and start >= cfg.max_length:
     raise InputError(
         f'{side.where}: the prompt has {start} tokens, which leaves no room '
         f'for a response in max_length={cfg.max_length}; raise --max-length to '
         f'{start + 1} or more')
-  return data.TokenizedResponse(tokens[:cfg.max_length], start)
+  return row._replace(tokens=row.tokens[:cfg.max_length])
 
 
 def _check_starts(num_tokens: int, where: str) -> None:

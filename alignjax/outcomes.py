@@ -47,7 +47,7 @@ def write(
     folders: of the models, by name; may be empty.
     reference: the model that KL and win rate are against.
     reward_model: folder of a reward model, whose mean is the proxy reward.
-    compare: workdir of another PPO run, whose curve is drawn too.
+    compare: workdir of another online run, whose curve is drawn too.
     stages: summaries of the stages, by name; by default the run's own.
 
   Returns:
@@ -267,8 +267,11 @@ def write_metrics(path: pathlib.Path, rows: list[dict]) -> None:
 
 
 def ppo_curve(rows) -> list[dict]:
-  """Proxy and gold over KL in the course of PPO, five iterations a point."""
-  rows = [r for r in rows if r['stage'] == 'ppo']
+  """Proxy and gold over KL in the course of PPO, five iterations a point.
+
+  Or of any other method that samples: its rows alone have a reward and a KL.
+  """
+  rows = [r for r in rows if {'reward', 'kl'} <= r.keys()]
   points = []
   for i in range(0, len(rows), 5):
     part = rows[i:i + 5]

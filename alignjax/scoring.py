@@ -63,6 +63,7 @@ def response_logprobs(
 def pair_token_logprobs(
     model: CausalLM, params, tokens: jax.Array, attention_mask: jax.Array,
     loss_mask: jax.Array, *, chunk_size: int | None = None,
+    temperature: float = 1.0,
 ) -> jax.Array:
   """[B, K, T] log-probability in nats of each response token, 0 elsewhere.
 
@@ -73,19 +74,21 @@ def pair_token_logprobs(
     attention_mask: [B, K, T] bool.
     loss_mask: [B, K, T] bool, the response's tokens, EOS included.
     chunk_size: columns whose logits exist at one time; None is all of them.
+    temperature: divides the logits; what the responses were sampled with.
 
   Returns:
     [B, K, T] float32. Reduce it over T with `sum_tokens` or `mean_tokens`.
   """
   flat = lambda x: x.reshape(-1, x.shape[-1])  # Rows stay on their device.
   logprobs = token_logprobs(model, params, flat(tokens), flat(attention_mask),
-                            chunk_size=chunk_size)
+                            chunk_size=chunk_size, temperature=temperature)
   return jnp.where(loss_mask, logprobs.reshape(tokens.shape), 0.0)
 
 
 def pair_token_collision(
     model: CausalLM, params, tokens: jax.Array, attention_mask: jax.Array,
     loss_mask: jax.Array, *, chunk_size: int | None = None,
+    temperature: float = 1.0,
 ) -> tuple[jax.Array, jax.Array]:
   """`pair_token_logprobs`, and log Σ_v p(v)² of what each was drawn from.
 
@@ -96,6 +99,7 @@ def pair_token_collision(
     attention_mask: [B, K, T] bool.
     loss_mask: [B, K, T] bool.
     chunk_size: columns whose logits exist at one time; None is all of them.
+    temperature: divides the logits; what the responses were sampled with.
 
   Returns:
     Two [B, K, T] float32 arrays in nats, 0 outside the responses, of one
@@ -104,11 +108,11 @@ def pair_token_collision(
   flat = lambda x: x.reshape(-1, x.shape[-1])
   hidden = model.hidden(params, flat(tokens), flat(attention_mask))
   unembedding = model.unembedding(params)
+  settings = dict(chunk_size=chunk_size, temperature=temperature)
   both = (
       logprobs_lib.token_logprobs(
-          hidden, unembedding, flat(tokens), chunk_size=chunk_size),
-      logprobs_lib.token_collision(
-          hidden, unembedding, chunk_size=chunk_size))
+          hidden, unembedding, flat(tokens), **settings),
+      logprobs_lib.token_collision(hidden, unembedding, **settings))
   return tuple(
       jnp.where(loss_mask, x.reshape(tokens.shape), 0.0) for x in both)
 

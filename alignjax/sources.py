@@ -182,28 +182,37 @@ def verified_prompts(
   and else 0.
   """
   answers, _ = data.demonstrations(cfg.data, max_dropped=cfg.max_dropped)
-  by_where = {a.where: a.response for a in answers}
+  number_at = {a.where: feedback.final_number(a.response) for a in answers}
   records, rows = prompt_rows(
       run, cfg, tokenizer, cfg.data, max_length=width)
-  # A question that is asked twice has one answer, or no rule can judge it.
-  where_of = lambda row: records[row.prompt_id].where
-  rows = [row for row in rows if where_of(row) in by_where]
-  by_tokens = {tuple(row.tokens.tolist()): by_where[where_of(row)]
-               for row in rows}
+  key = lambda row: tuple(row.tokens.tolist())
+  numbers = {}  # To each question, all numbers that the file ends on.
+  for row in rows:
+    numbers.setdefault(key(row), set()).add(
+        number_at.get(records[row.prompt_id].where))
+  # Answered without a number, or twice and differently: no rule can judge it.
+  judged = [row for row in rows
+            if len(numbers[key(row)]) == 1 and None not in numbers[key(row)]]
+  if not judged:
+    raise InputError(f'data={cfg.data}: no answer ends on a number, which '
+                     'reward=gsm8k compares; give question/answer rows')
+  if len(judged) < len(rows):
+    run.console.note(f'dropped {len(rows) - len(judged):,} prompts whose '
+                     'answers hold no number, or contradict each other')
 
   def reward(trajectory: Trajectory) -> np.ndarray:
     weight = np.asarray(trajectory.weight)
     rewards = np.zeros(weight.shape, np.float32)
     rewards[weight > 0] = [
-        feedback.number_reward(
-            tokenizer.decode(response.tokens), by_tokens[tuple(prompt)])
+        feedback.final_number(tokenizer.decode(response.tokens))
+        in numbers[tuple(prompt)]
         for prompt, response in zip(
             evaluation.read_prompts(trajectory),
             evaluation.read_responses(trajectory, eos_id=tokenizer.eos_id),
             strict=True)]
     return rewards
 
-  return rows, reward
+  return judged, reward
 
 
 def testbed_prompts(

@@ -25,7 +25,7 @@ class Config(online.PolicyGradientConfig):
 
   clip: float = 0.2                  # How far the ratio may fall.
   clip_high: float = 0.28            # How far it may rise.
-  kl_coef: float | None = None       # Of the KL as loss, 1/nats. 0.1, 0.
+  kl_coef: float | None = None       # Of the KL as loss, 1/nats. 0.4, 0.
 
 
 def objective(model, cfg: Config, prompt_length: int):
@@ -45,7 +45,7 @@ def estimate(cfg: Config):
 
 
 SCRIPT = online.script(
-    'dapo', objective, estimate, testbed=dict(kl_coef=0.1),
+    'dapo', objective, estimate, testbed=dict(kl_coef=0.4),
     folder=dict(kl_coef=0.0))
 main, stage, resolve = SCRIPT.main, SCRIPT.stage, SCRIPT.resolve
 

@@ -17,6 +17,7 @@ import dataclasses
 from alignjax import cli
 from alignjax import objectives
 from alignjax import scoring
+from alignjax.types import InputError
 from experiments import pairs
 
 
@@ -24,7 +25,6 @@ from experiments import pairs
 class Config(pairs.Config):
   """Settings of DPO. Where two defaults are given: testbed, folder."""
 
-  learning_rate: float | None = None  # 2e-4, 1e-5.
   beta: float | None = None          # Pull to the reference, 1/nats. 1.0, 0.1.
   label_smoothing: float = 0.0       # Chance that a label is flipped.
   sft_coef: float = 0.0              # Weight of the chosen response's SFT loss.
@@ -46,8 +46,17 @@ def objective(model, cfg: Config):
       chunk_size=cfg.chunk_size)
 
 
+def check(cfg: Config) -> None:
+  """Refuses two ways to weigh tokens at once."""
+  if cfg.normalized and cfg.tail < 1.0:
+    raise InputError(
+        f'normalized=True takes a mean over tokens, and tail={cfg.tail} weighs '
+        'those of a sum; leave one of them out')
+
+
 SCRIPT = pairs.script(
-    'dpo', objective, testbed=dict(beta=1.0), folder=dict(beta=0.1))
+    'dpo', objective, testbed=dict(beta=1.0), folder=dict(beta=0.1),
+    check=check)
 main, stage, resolve = SCRIPT.main, SCRIPT.stage, SCRIPT.resolve
 
 if __name__ == '__main__':

@@ -21,7 +21,7 @@ class Config(online.PolicyGradientConfig):
 
   clip: float | None = None          # How far the ratio may fall. 3e-2, 3e-4.
   clip_high: float | None = None     # How far it may rise. 4e-2, 4e-4.
-  kl_coef: float | None = None       # Of the KL as loss, 1/nats. 0.1, 0.
+  kl_coef: float | None = None       # Of the KL as loss, 1/nats. 0.4, 0.
 
 
 def objective(model, cfg: Config, prompt_length: int):
@@ -42,7 +42,7 @@ def estimate(cfg: Config):
 
 SCRIPT = online.script(
     'gspo', objective, estimate,
-    testbed=dict(kl_coef=0.1, clip=3e-2, clip_high=4e-2),
+    testbed=dict(kl_coef=0.4, clip=3e-2, clip_high=4e-2),
     folder=dict(kl_coef=0.0, clip=3e-4, clip_high=4e-4))
 main, stage, resolve = SCRIPT.main, SCRIPT.stage, SCRIPT.resolve
 

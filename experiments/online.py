@@ -120,6 +120,10 @@ def script(
       raise InputError(
           f'num_samples={cfg.num_samples} leaves {name} nothing to compare a '
           f'response with; it must be at least {min_samples}')
+    if cfg.reward != 'model' and cfg.reward_model:
+      raise InputError(
+          f'reward={cfg.reward} scores by rule, and reward_model='
+          f'{cfg.reward_model} would not be asked; leave one of them out')
     if cfg.reward != 'model' and cfg.data == 'testbed':
       raise InputError(
           f'reward={cfg.reward} scores by the answers of a file; give one of '

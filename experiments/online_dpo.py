@@ -20,13 +20,15 @@ from experiments import online
 class Config(online.Config):
   """Settings of the method. Where two defaults are given: testbed, folder."""
 
-  beta: float | None = None          # Pull to the reference, 1/nats. 0.5, 0.1.
+  beta: float | None = None          # Pull to the reference, 1/nats. 2.0, 0.1.
 
 
 def objective(model, cfg: Config, prompt_length: int):
   """What a minibatch is trained on."""
   del prompt_length  # A pair holds whole rows.
-  return objectives.dpo(model, beta=cfg.beta, chunk_size=cfg.chunk_size)
+  return objectives.dpo(
+      model, beta=cfg.beta, chunk_size=cfg.chunk_size,
+      temperature=cfg.temperature)
 
 
 def estimate(cfg: Config):
@@ -34,14 +36,14 @@ def estimate(cfg: Config):
   return train.grouped(advantages.group_advantages, cfg.num_samples)
 
 
-
 def make_rows(cfg: Config):
   """From an iteration's responses to its pairs."""
   return train.best_and_worst(cfg.num_samples)
 
+
 SCRIPT = online.script(
     'online_dpo', objective, estimate, make_rows=make_rows,
-    testbed=dict(beta=0.5),
+    testbed=dict(beta=2.0),
     folder=dict(beta=0.1))
 main, stage, resolve = SCRIPT.main, SCRIPT.stage, SCRIPT.resolve
 

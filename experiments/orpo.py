@@ -21,6 +21,7 @@ from experiments import pairs
 class Config(pairs.Config):
   """Settings of ORPO. Where two defaults are given: testbed, folder."""
 
+  learning_rate: float | None = None  # 5e-4, 1e-5.
   odds_coef: float = 0.1             # Lambda, the weight of the odds ratio.
 
 

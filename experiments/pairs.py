@@ -32,7 +32,7 @@ class Config(runs.RunConfig):
   num_steps: runs.Steps = None       # Optimizer steps. 190, 500.
   batch_size: int | None = None      # Pairs. 32, 16.
   max_length: int | None = None      # Tokens, prompt and response. 48, 512.
-  learning_rate: float | None = None
+  learning_rate: float | None = None  # 2e-4, 1e-5.
   num_microbatches: int = 1          # Parts of a batch, to save memory.
   chunk_size: int | None = None      # Columns unembedded at one time.
   reference_free: bool = False       # Let the reference give every text 0 nats.

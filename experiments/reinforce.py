@@ -21,6 +21,7 @@ from experiments import online
 class Config(online.PolicyGradientConfig):
   """Settings of the method. Where two defaults are given: testbed, folder."""
 
+  learning_rate: float | None = None  # 1e-3, 1e-6.
   num_samples: int = 1               # Responses to each prompt, K.
   num_epochs: int = 1                # Passes over each rollout.
   num_minibatches: int = 1           # Optimizer steps in each pass.

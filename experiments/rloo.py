@@ -23,7 +23,7 @@ class Config(online.PolicyGradientConfig):
   """Settings of the method. Where two defaults are given: testbed, folder."""
 
   clip: float = 0.2                  # Of the probability ratio.
-  kl_coef: float | None = None       # Of the KL in the reward. 0.2, 0.05.
+  kl_coef: float | None = None       # Of the KL in the reward. 0.5, 0.05.
 
 
 def objective(model, cfg: Config, prompt_length: int):
@@ -45,7 +45,7 @@ def estimate(cfg: Config):
 
 
 SCRIPT = online.script(
-    'rloo', objective, estimate, testbed=dict(kl_coef=0.2),
+    'rloo', objective, estimate, testbed=dict(kl_coef=0.5),
     folder=dict(kl_coef=0.05))
 main, stage, resolve = SCRIPT.main, SCRIPT.stage, SCRIPT.resolve
 

@@ -20,6 +20,7 @@ from experiments import pairs
 class Config(pairs.Config):
   """Settings of SimPO. Where two defaults are given: testbed, folder."""
 
+  learning_rate: float | None = None  # 1e-4, 2e-6.
   beta: float = 2.0                  # Scale of the margin, 1/nats per token.
   simpo_gamma: float = 1.0           # Margin aimed at, times beta.
   sft_coef: float = 0.0              # Weight of the chosen response's SFT loss.

@@ -73,14 +73,18 @@ def test_no_rows_make_no_file(tmp_path):
   assert not any(tmp_path.iterdir())
 
 
-def test_a_point_of_the_curve_is_the_mean_of_five_iterations():
-  rows = [{'step': i, 'stage': 'ppo', 'kl': float(i), 'reward': 2.0 * i}
+@pytest.mark.parametrize('stage', ['ppo', 'grpo'])
+def test_a_point_of_the_curve_is_the_mean_of_five_iterations(stage):
+  rows = [{'step': i, 'stage': stage, 'kl': float(i), 'reward': 2.0 * i}
           for i in range(1, 8)]
   rows.insert(3, {'step': 1, 'stage': 'sft', 'loss': 1.0})
   assert outcomes.ppo_curve(rows) == [
       {'step': 5, 'kl': 3.0, 'proxy': 6.0}, {'step': 7, 'kl': 6.5,
                                              'proxy': 13.0}]
   assert outcomes.ppo_curve(rows[3:4]) == []
+  # Neither a reward model nor KTO draws one.
+  for other in ({'reward': 1.0}, {'kl': 1.0, 'desirable_reward': 1.0}):
+    assert outcomes.ppo_curve([{'step': 1, 'stage': 'reward'} | other]) == []
 
 
 def test_a_run_without_models_ends_in_its_own_numbers(tmp_path):

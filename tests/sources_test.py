@@ -79,27 +79,31 @@ def test_not_all_rows_can_be_held_out():
     sources.hold_out([1, 2, 3], 3, seed=0)
 
 
+def make_trajectory(rows, texts):
+  """Responses to the prompts of these rows; what is over is filler."""
+  batch = next(data.prompt_batches(
+      rows, batch_size=len(texts), max_length=16, shuffle=False))
+  responses = [TOKENIZER.response_tokens(text) for text in texts]
+  shape = len(texts), max(map(len, responses))
+  tokens, mask = np.zeros(shape, np.int32), np.zeros(shape, bool)
+  for i, response in enumerate(responses):
+    tokens[i, :len(response)], mask[i, :len(response)] = response, True
+  mask[len(rows):] = False
+  none = np.zeros_like(batch.attention_mask)
+  return types.Trajectory(
+      tokens=np.concatenate([batch.tokens, tokens], 1),
+      attention_mask=np.concatenate([batch.attention_mask, mask], 1),
+      response_mask=np.concatenate([none, mask], 1), weight=batch.weight,
+      sampler_logprobs=None)
+
+
 def test_the_gold_judge_watches_the_real_rows(run):
   """A good answer, a bad one, and a filler row."""
   rows, observe = sources.ppo_prompts(
       run, Config(workdir='w'), TOKENIZER, sources.PROMPT_TOKENS)
   prompts, _ = sources.testbed_prompts('train', len(rows), 0, TOKENIZER)
-  batch = next(data.prompt_batches(
-      rows[:2], batch_size=3, max_length=16, shuffle=False))
   texts = [testbed.perfect_response(sources.WORLD, prompts[0]), 'hello', '']
-  responses = [TOKENIZER.response_tokens(text) for text in texts]
-  width = max(map(len, responses))
-  tokens = np.zeros((3, width), np.int32)
-  mask = np.zeros((3, width), bool)
-  for i, response in enumerate(responses):
-    tokens[i, :len(response)], mask[i, :len(response)] = response, True
-  mask[2] = False
-  none = np.zeros_like(batch.attention_mask)
-  trajectory = types.Trajectory(
-      tokens=np.concatenate([batch.tokens, tokens], 1),
-      attention_mask=np.concatenate([batch.attention_mask, mask], 1),
-      response_mask=np.concatenate([none, mask], 1), weight=batch.weight,
-      sampler_logprobs=None)
+  trajectory = make_trajectory(rows[:2], texts)
   gold = observe(trajectory)['gold']
   expected = sum(
       testbed.judge(sources.WORLD, p, t, complete=True).gold
@@ -113,3 +117,66 @@ def test_a_file_of_prompts_has_no_judge(run, tmp_path):
   cfg = dataclasses.replace(Config(workdir='w'), data=path)
   rows, observe = sources.ppo_prompts(run, cfg, TOKENIZER, 16)
   assert len(rows) == 1 and observe is None
+
+
+# --- Rewards by rule.
+
+
+def verified(run, tmp_path, answers, **settings):
+  """(rows, reward) of a file of questions, by question."""
+  path = sources.write_jsonl(tmp_path / 'q.jsonl', [
+      {'question': question, 'answer': answer} for question, answer in answers])
+  cfg = dataclasses.replace(Config(workdir='w'), data=path, **settings)
+  return sources.verified_prompts(run, cfg, TOKENIZER, 16)
+
+
+def test_a_response_that_ends_on_the_answers_number_is_worth_one(
+    run, tmp_path):
+  rows, reward = verified(run, tmp_path, [
+      ('how', '2 and 1 make\n#### 3'), ('what', '#### 5'), ('what is', '4')])
+  assert [row.prompt_id for row in rows] == [0, 1, 2]
+  for texts, due in ((['1 2 3', 'it is 3', '4'], [1, 0, 1]),
+                     (['it is 5', '5', 'it is 5 4 3'], [0, 1, 0]),
+                     (['3 2', 'how', ''], [0, 0, 0])):
+    got = reward(make_trajectory(rows, texts))
+    np.testing.assert_array_equal(got, due)
+    assert got.dtype == np.float32
+
+
+def test_filler_is_worth_nothing_and_the_order_of_rows_does_not_matter(
+    run, tmp_path):
+  rows, reward = verified(run, tmp_path, [('how', '3'), ('what', '5')])
+  texts = ['5', '3', '3', '3']  # For "what", for "how", and for nobody.
+  np.testing.assert_array_equal(
+      reward(make_trajectory(rows[::-1], texts)), [1, 1, 0, 0])
+
+
+def test_a_question_that_is_asked_twice_is_judged_each_time(run, tmp_path):
+  rows, reward = verified(
+      run, tmp_path, [('how', '#### 3'), ('what', '5'), ('how', 'so: 3')])
+  assert [row.prompt_id for row in rows] == [0, 1, 2]
+  np.testing.assert_array_equal(
+      reward(make_trajectory(rows, ['3', '3', '3'])), [1, 0, 1])
+
+
+def test_a_question_without_an_answer_is_not_asked(run, tmp_path):
+  rows, reward = verified(
+      run, tmp_path, [('how', ' '), ('what', '5')], max_dropped=0.5)
+  assert [row.prompt_id for row in rows] == [1]
+  np.testing.assert_array_equal(reward(make_trajectory(rows, ['5'])), [1])
+
+
+def test_labels_and_rankings_come_from_a_file_of_pairs(run, tmp_path):
+  said = io.StringIO()
+  run = dataclasses.replace(run, console=metrics.Console(stream=said))
+  path = sources.write_jsonl(tmp_path / 'p.jsonl', [
+      {'prompt': 'how', 'chosen': '1 2', 'rejected': '3'}])
+  cfg = Config(workdir='w')
+  labels = sources.unpaired_rows(run, cfg, TOKENIZER, path)
+  (ranking,) = sources.ranking_rows(run, cfg, TOKENIZER, path)
+  assert [label.desirable for label in labels] == [True, False]
+  assert ranking.ranks == (0, 1)
+  for row, label in zip(ranking.rows, labels, strict=True):
+    np.testing.assert_array_equal(row.tokens, label.row.tokens)
+  assert '2 labeled responses from p.jsonl' in said.getvalue()
+  assert '1 rankings from p.jsonl' in said.getvalue()

@@ -18,7 +18,7 @@ def preference(
     model: CausalLM, loss: Callable[..., jax.Array], *,
     beta: float = 1.0, reduce: Reduce = scoring.sum_tokens,
     has_reference: bool = True, sft_coef: float = 0.0, wpo: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: int | None = None, temperature: float = 1.0,
 ):
   """The objective: mean over pairs of `loss`, plus an SFT term if asked.
 
@@ -41,7 +41,10 @@ def preference(
       1/nats per token.
     wpo: whether to weigh each pair by how likely the policy is to write it.
     chunk_size: columns unembedded at one time; None is all of them.
+    temperature: what the responses were sampled with, and the reference's
+      log-probabilities taken at, where that is not 1.
   """
+  settings = dict(chunk_size=chunk_size, temperature=temperature)
 
   def objective(params, batch: PreferenceBatch, key):
     del key  # No dropout.
@@ -49,13 +52,13 @@ def preference(
     weights = 1.0
     if wpo:
       token_logprobs, collision = scoring.pair_token_collision(
-          model, params, *rows, chunk_size=chunk_size)
+          model, params, *rows, **settings)
       weights = losses.wpo_weights(*(
           x[:, i] for x in (token_logprobs, collision, batch.loss_mask)
           for i in (0, 1)))
     else:
       token_logprobs = scoring.pair_token_logprobs(
-          model, params, *rows, chunk_size=chunk_size)
+          model, params, *rows, **settings)
     logprobs = reduce(token_logprobs, batch.loss_mask)
     ref = jnp.zeros_like(logprobs)
     if has_reference:

@@ -187,6 +187,53 @@ def test_pairs_go_where_the_longer_response_fits():
   assert shapes == {8: (1, 2, 8), 5: (1, 2, 4)}
 
 
+def unpaired_stream(**settings):
+  rows = [tokenize.TokenizedLabel(row, i % 2 == 0)
+          for i, row in enumerate(make_rows([2, 3, 4, 5, 6, 7, 8]))]
+  return batches.unpaired_batches(
+      rows, batch_size=3, max_length=MAX_LENGTH, **settings)
+
+
+def ranking_stream(**settings):
+  rows = make_rows([2, 3, 4, 5, 6, 7, 8])
+  rankings = [
+      tokenize.TokenizedRanking((row,) * (2 + i % 3), (1, 0, 2, 3)[:2 + i % 3])
+      for i, row in enumerate(rows)]
+  return batches.ranking_batches(
+      rankings, batch_size=3, max_length=MAX_LENGTH, **settings)
+
+
+@pytest.mark.parametrize('stream', [unpaired_stream, ranking_stream])
+def test_labels_and_rankings_are_a_function_of_seed_and_step(stream):
+  first = lambda **settings: list(
+      itertools.islice(stream(buckets=(4,), **settings), 6))
+  whole, tail = first(seed=3), first(seed=3, start=2)
+  for a, b in zip(whole[2:], tail[:4], strict=True):
+    assert_same(a, b)
+  other = first(seed=4)
+  assert any(not np.array_equal(a.tokens, b.tokens)
+             for a, b in zip(whole, other, strict=True))
+
+
+def test_an_epoch_of_labels_holds_each_response_with_its_own():
+  seen = {}
+  for batch in unpaired_stream(buckets=(4,), num_epochs=1):
+    seen |= zip(ids(batch), batch.desirable[batch.weight > 0].tolist(),
+                strict=True)
+    assert ids(batch.mismatched) == ids(batch) or len(ids(batch)) == 1
+  assert seen == {i: i % 2 == 0 for i in range(7)}
+
+
+def test_rankings_are_as_wide_as_the_widest_and_go_where_the_longest_fits():
+  a, b, c = make_rows([2, 3, 6])
+  rows = [tokenize.TokenizedRanking((a, b), (0, 1)),
+          tokenize.TokenizedRanking((a, c, b), (0, 1, 2))]
+  stream = batches.ranking_batches(
+      rows, batch_size=1, max_length=8, buckets=(4,), num_epochs=1)
+  shapes = {int(batch.mask.sum()): batch.tokens.shape for batch in stream}
+  assert shapes == {2: (1, 3, 4), 3: (1, 3, 8)}
+
+
 def test_prompts_come_in_groups_with_new_samples_each_epoch():
   prompts = [tokenize.TokenizedPrompt(np.array([i, i]), i) for i in range(3)]
   stream = list(batches.prompt_batches(

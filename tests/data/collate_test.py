@@ -70,6 +70,76 @@ def test_pairs_hold_chosen_first():
   assert batch.ref_logprobs is None
 
 
+@given(st.lists(st.tuples(rows_of_ids.map(lambda rows: rows[0]),
+                          st.booleans()), min_size=2, max_size=4), pad_ids)
+def test_a_prompt_is_mismatched_with_the_response_of_the_next_real_row(
+    rows, pad_id):
+  batch = collate.collate_unpaired(
+      [tokenize.TokenizedLabel(response(p, r), desirable)
+       for (p, r), desirable in rows],
+      batch_size=6, length=8, pad_id=pad_id)
+  own, others = ([p for (p, _), _ in rows], [r for (_, r), _ in rows])
+  for i, prompt in enumerate(own):
+    other = prompt + others[(i + 1) % len(rows)]
+    for got, ids in ((batch, prompt + others[i]), (batch.mismatched, other)):
+      np.testing.assert_array_equal(
+          got.tokens[i], ids + [pad_id] * (8 - len(ids)))
+      columns = np.arange(8)
+      np.testing.assert_array_equal(got.attention_mask[i], columns < len(ids))
+      np.testing.assert_array_equal(
+          got.loss_mask[i], (columns >= len(prompt)) & (columns < len(ids)))
+  for got in (batch, batch.mismatched):
+    np.testing.assert_array_equal(got.weight, np.arange(6) < len(rows))
+    assert not got.loss_mask[len(rows):].any()
+    np.testing.assert_array_equal(got.attention_mask[len(rows):].sum(1), 1)
+  np.testing.assert_array_equal(
+      batch.desirable, [d for _, d in rows] + [False] * (6 - len(rows)))
+  assert batch.ref_logprobs is None and batch.kl is None
+
+
+def test_a_mismatched_row_that_does_not_fit_loses_its_end():
+  rows = [tokenize.TokenizedLabel(row, True) for row in (
+      response([1, 2, 3], [4]), response([5], [6, 7, 8]))]
+  mismatched = collate.collate_unpaired(
+      rows, batch_size=2, length=4).mismatched
+  np.testing.assert_array_equal(mismatched.tokens, [[1, 2, 3, 6], [5, 4, 0, 0]])
+  np.testing.assert_array_equal(
+      mismatched.loss_mask, [[0, 0, 0, 1], [0, 1, 0, 0]])
+
+
+def test_a_row_alone_has_nothing_to_be_mismatched_with():
+  row = tokenize.TokenizedLabel(response([5], [6, 7]), True)
+  batch = collate.collate_unpaired([row], batch_size=2, length=4)
+  np.testing.assert_array_equal(batch.weight, [1, 0])
+  np.testing.assert_array_equal(batch.mismatched.weight, [0, 0])
+  assert batch.mismatched.weight.dtype == np.float32
+
+
+def test_rankings_of_unequal_width_are_filled_up():
+  rows = [
+      tokenize.TokenizedRanking((response([5], [6, 7]), response([5], [8])),
+                                (1, 0)),
+      tokenize.TokenizedRanking(
+          (response([4], [1]), response([4], [2]), response([4], [3, 3])),
+          (0, 2, 0))]
+  batch = collate.collate_rankings(
+      rows, batch_size=3, length=4, num_ranked=3, pad_id=9)
+  np.testing.assert_array_equal(batch.tokens, [
+      [[5, 6, 7, 9], [5, 8, 9, 9], [9] * 4],
+      [[4, 1, 9, 9], [4, 2, 9, 9], [4, 3, 3, 9]], [[9] * 4] * 3])
+  # What does not exist has one real token, that attention has something.
+  np.testing.assert_array_equal(
+      batch.attention_mask.sum(-1), [[3, 2, 1], [2, 2, 3], [1, 1, 1]])
+  assert batch.attention_mask[..., 0].all()
+  np.testing.assert_array_equal(
+      batch.mask, [[1, 1, 0], [1, 1, 1], [0, 0, 0]])
+  np.testing.assert_array_equal(
+      batch.ranks, [[1, 0, 0], [0, 2, 0], [0, 0, 0]])
+  np.testing.assert_array_equal(batch.weight, [1, 1, 0])
+  assert batch.mask.dtype == bool
+  assert batch.tokens.dtype == batch.ranks.dtype == np.int32
+
+
 @given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=4),
                 min_size=1, max_size=3), pad_ids)
 def test_prompts_end_in_the_last_column(prompts, pad_id):

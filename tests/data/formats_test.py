@@ -26,6 +26,10 @@ def pair(prompt='q', chosen='good', rejected='bad'):
   return {'prompt': prompt, 'chosen': chosen, 'rejected': rejected}
 
 
+def ranked(responses=('a', 'b', 'c'), ranks=(1, 0, 1)):
+  return {'prompt': 'q', 'responses': responses, 'ranks': ranks}
+
+
 def error_of(reader, path, **settings) -> str:
   with pytest.raises(types.InputError) as caught:
     reader(path, **settings)
@@ -104,6 +108,8 @@ def test_each_way_to_write_a_pair_gives_the_same_pair(write, name):
   assert formats.unpaired(path)[0] == [
       formats.Unpaired(prompt, 'good', True, where),
       formats.Unpaired(prompt, 'bad', False, where)]
+  assert formats.rankings(path)[0] == [
+      formats.Ranking(prompt, ('good', 'bad'), (0, 1), where)]
 
 
 def test_earlier_turns_belong_to_the_prompt(write):
@@ -147,6 +153,63 @@ def test_other_labels_are_refused(write, label):
   message = error_of(formats.unpaired, path)
   assert message.startswith(f"{path}:1: field 'label' is ")
   assert 'must be true or false' in message
+
+
+def test_labels_stay_with_their_responses_in_the_files_order(write):
+  path = write([{'prompt': p, 'response': r, 'label': label}
+                for p, r, label in (('x', 'a', 1), ('x', 'b', 0),
+                                    ('y', 'c', True))])
+  rows, reading = formats.unpaired(path)
+  assert [(r.prompt, r.response, r.desirable) for r in rows] == [
+      ('x', 'a', True), ('x', 'b', False), ('y', 'c', True)]
+  assert str(reading) == (
+      '3 labeled responses from rows.jsonl (prompt/response/label)')
+
+
+@pytest.mark.parametrize('prompt', ['q', [user('q')]])
+def test_rankings_are_read_with_their_ties(write, prompt):
+  path = write([ranked() | {'prompt': prompt}, ranked(('a', 'b'), (7, 3))])
+  rows, reading = formats.rankings(path)
+  due = 'q' if prompt == 'q' else CHAT
+  assert rows == [
+      formats.Ranking(due, ('a', 'b', 'c'), (1, 0, 1), f'{path}:1'),
+      formats.Ranking('q', ('a', 'b'), (7, 3), f'{path}:2')]
+  assert reading.format == Format.RANKING
+  assert str(reading) == '2 rankings from rows.jsonl (prompt/responses/ranks)'
+  assert formats.prompts(path)[0][0] == formats.PromptOnly(due, f'{path}:1')
+
+
+@pytest.mark.parametrize(('record', 'fragment'), [
+    (ranked('a b'), "field 'responses' is \"a b\"; it must be a list of two"),
+    (ranked(('a',), (0,)), "field 'responses' is [\"a\"]"),
+    (ranked(('a', 1)), "field 'responses' is [\"a\", 1]"),
+    (ranked(ranks=(0, 1)), "field 'ranks' is [0, 1]; it must be a list of 3"),
+    (ranked(ranks=2), "field 'ranks' is 2; it must be a list of 3"),
+    (ranked(ranks=(0, 1, -1)), "field 'ranks' is [0, 1, -1]"),
+    (ranked(ranks=(0, 1, 2.0)), "field 'ranks' is [0, 1, 2.0]"),
+    (ranked(ranks=(0, 1, True)), "field 'ranks' is [0, 1, true]"),
+    (ranked(ranks=(0, 1, None)), "field 'ranks' is [0, 1, null]"),
+    ({'prompt': 'q', 'responses': ['a', 'b']}, "field 'ranks' is missing"),
+])
+def test_a_ranking_that_is_none_stops_the_run(write, record, fragment):
+  path = write([ranked()] * 400 + [record])
+  message = error_of(formats.rankings, path)
+  assert message.startswith(f'{path}:401: {fragment}')
+
+
+@pytest.mark.parametrize(('record', 'reason', 'detail'), [
+    (ranked(ranks=(2, 2, 2)), 'all tied',
+     "field 'ranks' is [2, 2, 2], all equal; one response must be better"),
+    (ranked(('a', ' ', 'c')), 'empty response',
+     "field 'responses[1]' has an empty response"),
+])
+def test_rankings_that_teach_nothing_are_dropped_by_name(
+    write, record, reason, detail):
+  path = write([ranked(), record])
+  rows, reading = formats.rankings(path, max_dropped=0.5)
+  assert len(rows) == 1 and reading.dropped == ((reason, f'{path}:2'),)
+  message = error_of(formats.rankings, path)
+  assert message.startswith(f'{path}:2: ') and detail in message
 
 
 def test_special_tokens_in_text_stay_text(write):
@@ -296,6 +359,10 @@ def test_unknown_fields_are_refused_with_what_is_known(write):
          "no fields 'chosen' and 'rejected'"),
         ('demonstrations', {'prompt': 'q'}, "no field 'response'"),
         ('unpaired', {'prompt': 'q', 'response': 'r'}, "no field 'label'"),
+        ('demonstrations', ranked(), "no field 'response'"),
+        ('preferences', ranked(), "no fields 'chosen' and 'rejected'"),
+        ('rankings', {'prompt': 'q', 'response': 'r'},
+         "no fields 'responses' and 'ranks'"),
         ('demonstrations', {'prompt': 'q', 'response': 'r', 'label': True},
          "remove the field 'label'"),
     ],

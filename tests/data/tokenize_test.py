@@ -136,6 +136,52 @@ def test_pairs_that_are_equal_once_cut_are_dropped_by_name(tokenizer):
   assert fitted.dropped == (('equal once cut', 'f:1'),)
 
 
+def test_a_label_stays_with_its_row_and_long_prompts_are_counted(tokenizer):
+  rows = [formats.Unpaired('a', 'b c', True, 'f:1'),
+          formats.Unpaired('a b c d e', 'x', True, 'f:2'),
+          formats.Unpaired('a', 'b c d e', False, 'f:3')]
+  kept, fitted = tokenize.tokenize_unpaired(
+      rows, tokenizer, max_length=7, long_prompts='drop')
+  assert [row.desirable for row in kept] == [True, False]
+  prompt = tokenizer.prompt_tokens('a')
+  for row, text in zip(kept, ('b c', 'b c d e'), strict=True):
+    whole = prompt + tokenizer.response_tokens(text)
+    np.testing.assert_array_equal(row.row.tokens, whole[:7])
+    assert row.row.prompt_length == len(prompt)
+  assert fitted.dropped == (('long prompt', 'f:2'),)
+  assert fitted.cut_responses == ('f:3',) and fitted.num_rows == 2
+
+
+def test_the_responses_of_a_ranking_share_its_prompt(tokenizer):
+  rows = [formats.Ranking('a', ('b', 'b c d e', 'c'), (2, 0, 0), 'f:1'),
+          formats.Ranking('a b c d e', ('b', 'c'), (0, 1), 'f:2'),
+          formats.Ranking('a b', ('c', 'd'), (0, 1), 'f:3')]
+  kept, fitted = tokenize.tokenize_rankings(
+      rows, tokenizer, max_length=7, long_prompts='drop')
+  assert [row.ranks for row in kept] == [(2, 0, 0), (0, 1)]
+  for row, record in zip(kept, (rows[0], rows[2]), strict=True):
+    prompt = tokenizer.prompt_tokens(record.prompt)
+    assert len(row.rows) == len(record.responses)
+    for got, text in zip(row.rows, record.responses, strict=True):
+      whole = prompt + tokenizer.response_tokens(text)
+      np.testing.assert_array_equal(got.tokens, whole[:7])
+      assert got.prompt_length == len(prompt)
+  assert fitted.dropped == (('long prompt', 'f:2'),)
+  assert fitted.cut_responses == ('f:1',)  # One record, though three rows.
+
+
+def test_a_long_prompt_is_cut_for_the_longest_response_of_a_ranking(tokenizer):
+  rows = [formats.Ranking('a b c d e', ('b c', 'd'), (0, 1), 'f:1')]
+  (row,), _ = tokenize.tokenize_rankings(
+      rows, tokenizer, max_length=7, long_prompts='left')
+  longest, shortest = row.rows
+  np.testing.assert_array_equal(
+      longest.tokens[longest.prompt_length:],
+      tokenizer.response_tokens('b c'))
+  assert len(longest.tokens) == 7 and len(shortest.tokens) == 6
+  assert longest.prompt_length == shortest.prompt_length == 4
+
+
 def test_prompts_keep_their_number_when_others_are_dropped(tokenizer):
   rows = [formats.PromptOnly(text, 'f:1') for text in ('a b c d e', 'a', 'b')]
   kept, _ = tokenize.tokenize_prompts(

@@ -12,18 +12,28 @@ import pytest
 from alignjax import cli
 from alignjax import hf
 from alignjax import models
+from experiments import dapo
 from experiments import dpo
 from experiments import evaluate
+from experiments import exo
+from experiments import f_dpo
+from experiments import grpo
 from experiments import instructgpt
+from experiments import ipo
+from experiments import kto
+from experiments import online_dpo
 from experiments import ppo
 from experiments import preferences
 from experiments import pretrain
 from experiments import reward
 from experiments import sft
+from experiments import simpo
 
-SCRIPTS = {'dpo': dpo, 'evaluate': evaluate, 'instructgpt': instructgpt,
-           'ppo': ppo, 'preferences': preferences, 'pretrain': pretrain,
-           'reward': reward, 'sft': sft}
+SCRIPTS = {'dapo': dapo, 'dpo': dpo, 'evaluate': evaluate, 'exo': exo,
+           'f_dpo': f_dpo, 'grpo': grpo, 'instructgpt': instructgpt,
+           'ipo': ipo, 'kto': kto, 'online_dpo': online_dpo, 'ppo': ppo,
+           'preferences': preferences, 'pretrain': pretrain, 'reward': reward,
+           'sft': sft, 'simpo': simpo}
 ROOT = pathlib.Path(__file__).parents[2]
 SIZES = ['--batch-size', '16', '--max-length', '48']
 MORE = {'ppo': ['--max-new-tokens', '8']}
@@ -98,6 +108,31 @@ def broken(foreign, tmp_path):
     ('dpo', ['--beta', '0'], ['beta=0', 'above 0']),
     ('dpo', ['--beta', '-0.1'], ['beta=-0.1']),
     ('dpo', ['--label-smoothing', '0.5'], ['label_smoothing=0.5', 'below 0.5']),
+    ('dpo', ['--normalized', '--tail', '0.5'], [
+        'normalized=True', 'tail=0.5']),
+    ('grpo', ['--reward', 'gsm8k', '--reward-model', '.'], [
+        'reward=gsm8k', 'reward_model=.']),
+    ('dpo', ['--tail', '2'], ['tail=2.0', 'at most 1']),
+    ('dpo', ['--sft-coef', '-1'], ['sft_coef=-1']),
+    ('ipo', ['--reference-free'], ['reference_free=True', 'IPO', 'simpo']),
+    ('exo', ['--label-smoothing', '0'], ['label_smoothing=0', '0.001']),
+    ('f_dpo', ['--divergence', 'kl'], ['--divergence', 'forward_kl']),
+    ('f_dpo', ['--alpha', '0'], ['alpha=0', 'above 0']),
+    ('simpo', ['--simpo-gamma', '-1'], ['simpo_gamma=-1', 'at least 0']),
+    ('kto', ['--beta', '0'], ['beta=0', 'above 0']),
+    ('kto', ['--desirable-weight', '-1'], ['desirable_weight=-1']),
+    ('kto', ['--batch-size', '12'], ['batch_size=12', 'a multiple of 8']),
+    ('grpo', ['--num-samples', '1'], ['num_samples=1', 'at least 2']),
+    ('grpo', ['--batch-size', '6'], ['batch_size=6', 'a multiple of 16']),
+    ('grpo', ['--num-samples', '3'], [
+        'batch_size=128', 'whole groups of num_samples=3']),
+    ('grpo', ['--reward', 'gsm8k'], ['reward=gsm8k', '--data']),
+    ('grpo', ['--reward', 'judge'], ['--reward', 'gsm8k']),
+    ('grpo', ['--importance-cap', '0'], ['importance_cap=0']),
+    ('grpo', ['--reward-model', 'no/where'], ['reward_model=no/where']),
+    ('dapo', ['--clip-high', '0'], ['clip_high=0', 'above 0']),
+    ('online_dpo', ['--batch-size', '32'], [
+        'batch_size=32', 'whole pairs', 'a multiple of 64']),
     ('reward', ['--centering', '-1'], ['centering=-1']),
     ('reward', ['--num-held-out', '0'], ['num_held_out=0']),
     ('ppo', ['--kl-coef', '-0.1'], ['kl_coef=-0.1', 'at least 0']),
@@ -151,6 +186,9 @@ def test_a_workdir_is_asked_for(call):
         "the same as 'chosen'"]),
     ('ppo', {'prompt': 7, 'chosen': 'a', 'rejected': 'b'}, [
         "field 'prompt' is 7"]),
+    ('ipo', {'prompt': 'how', 'chosen': 'a'}, ["field 'rejected' is missing"]),
+    ('kto', {'prompt': 'how', 'chosen': 'a', 'rejected': ' '}, [
+        'empty response']),
 ])
 def test_a_bad_row_is_one_line_with_its_place(
     call, foreign, tmp_path, script, line, words):

@@ -15,7 +15,10 @@ from experiments import pretrain
 from experiments import reward
 from experiments import sft
 
-TWICE = ('sft', 'reward', 'dpo', 'ppo')
+PAIRS = ('ipo', 'hinge', 'robust_dpo', 'exo', 'f_dpo', 'simpo', 'orpo', 'cpo')
+ONLINE = ('grpo', 'dr_grpo', 'dapo', 'gspo', 'rloo', 'reinforce',
+          'reinforce_pp', 'online_dpo')
+TWICE = ('sft', 'reward', 'dpo', 'ppo', 'kto', *PAIRS, *ONLINE)
 SCRIPTS = (*TWICE, 'evaluate', 'instructgpt', 'preferences', 'pretrain')
 
 
@@ -81,7 +84,11 @@ def test_help_of_all_stages_says_the_defaults_of_each(
 @pytest.mark.parametrize('name, flag, default', [
     ('ppo', '--gamma', '1.0'), ('ppo', '--clip', '0.2'),
     ('pretrain', '--num-steps', '900'), ('sft', '--mesh', 'data:-1'),
-    ('dpo', '--label-smoothing', '0.0')])
+    ('dpo', '--label-smoothing', '0.0'), ('dpo', '--tail', '1.0'),
+    ('exo', '--label-smoothing', '0.001'), ('f_dpo', '--divergence', 'js'),
+    ('simpo', '--simpo-gamma', '1.0'), ('dapo', '--clip-high', '0.28'),
+    ('grpo', '--num-samples', '4'), ('reinforce', '--num-samples', '1'),
+    ('reinforce', '--num-epochs', '1'), ('orpo', '--odds-coef', '0.1')])
 def test_help_says_the_default(name, flag, default, capsys, monkeypatch):
   _, text = help_of(name, capsys, monkeypatch)
   after = text.partition(f'{flag} ')[2]

@@ -1,11 +1,13 @@
-"""The reward objective: pairs compared at the last real token of each row."""
+"""The reward objectives: rows compared at the last real token of each."""
 
 import jax
 import numpy as np
+import pytest
 
 from alignjax import models
 from alignjax import objectives
 from alignjax.types import PreferenceBatch
+from alignjax.types import RankingBatch
 
 VOCAB = 29
 MODEL = models.ScalarModel(models.ModelConfig(
@@ -114,3 +116,95 @@ def test_centering_adds_the_squared_sum_of_a_pair():
   assert abs(pair_sum) > 0.1
   np.testing.assert_allclose(
       centred.compute() - plain.compute(), 0.5 * pair_sum**2, rtol=1e-4)
+
+
+# --- Rankings.
+
+
+def make_rankings():
+  """Four prompts of K = 3: two, three and no pairs, and filler."""
+  lengths = np.array([[7, 5, 3], [4, 6, 2], [5, 5, 1], [7, 7, 7]])
+  real = np.arange(7) < lengths[..., None]
+  return RankingBatch(
+      tokens=np.random.default_rng(3).integers(1, VOCAB, (4, 3, 7), np.int32),
+      attention_mask=real,
+      ranks=np.array([[1, 0, 1], [2, 0, 1], [0, 0, 1], [0, 1, 2]], np.int32),
+      mask=np.array([[1, 1, 1], [1, 1, 1], [1, 1, 0], [1, 1, 1]], bool),
+      weight=np.array([1, 1, 1, 0], np.float32))
+
+
+def ranking_of(batch, **settings):
+  return jax.jit(objectives.reward_ranking(MODEL, **settings))(
+      PARAMS, batch, KEY)
+
+
+def last_scalars(batch):
+  """[B, K] rewards, each picked by its row's length."""
+  rows = [x.reshape(-1, 7) for x in (batch.tokens, batch.attention_mask)]
+  scalars = np.asarray(jax.jit(MODEL.scalars)(PARAMS, *rows))
+  last = scalars[np.arange(len(scalars)), rows[1].sum(1) - 1]
+  return last.reshape(batch.ranks.shape)
+
+
+@pytest.mark.parametrize('plackett_luce', [False, True])
+def test_a_ranking_of_two_is_a_pair(plackett_luce):
+  pairs = make_batch()
+  swaps = np.array([0, 1, 0, 0])  # Which column holds the chosen response.
+  order = np.stack([swaps, 1 - swaps], axis=1)[..., None]
+  pick = lambda x: np.take_along_axis(x, order, axis=1)
+  batch = RankingBatch(
+      tokens=pick(pairs.tokens), attention_mask=pick(pairs.attention_mask),
+      ranks=order[..., 0].astype(np.int32), mask=np.ones((4, 2), bool),
+      weight=pairs.weight)
+  loss, metrics = ranking_of(batch, plackett_luce=plackett_luce)
+  pair_loss, pair_metrics = loss_of(PARAMS, pairs)
+  np.testing.assert_allclose(loss.compute(), pair_loss.compute(), rtol=1e-5)
+  for name in ('accuracy', 'reward'):
+    np.testing.assert_allclose(
+        metrics[name].compute(), pair_metrics[name].compute(), rtol=1e-5)
+  assert loss.weight == pair_loss.weight == 3
+
+
+def test_pairs_of_a_prompt_share_one_mean_and_ties_make_none():
+  batch = make_rankings()
+  r = last_scalars(batch)
+  pairs = [[r[0, 1] - r[0, 0], r[0, 1] - r[0, 2]],
+           [r[1, 1] - r[1, 2], r[1, 1] - r[1, 0], r[1, 2] - r[1, 0]]]
+  expected = [np.mean(np.log1p(np.exp(-np.array(m)))) for m in pairs]
+  right = [np.mean(np.array(m) > 0) for m in pairs]
+  assert 0 < np.mean(right) < 1
+  loss, metrics = ranking_of(batch)
+  np.testing.assert_allclose(loss.compute(), np.mean(expected), rtol=1e-5)
+  np.testing.assert_allclose(metrics['accuracy'].compute(), np.mean(right))
+  # The third prompt, all of whose responses tie, has a reward and no pair.
+  assert loss.weight == metrics['accuracy'].weight == 2
+  np.testing.assert_allclose(
+      metrics['reward'].compute(), r[:3][batch.mask[:3]].mean(), rtol=1e-4)
+  assert metrics['reward'].weight == 8
+
+
+def test_plackett_luce_draws_the_best_from_those_that_are_left():
+  batch = make_rankings()
+  batch = batch.replace(weight=np.array([0, 1, 0, 0], np.float32))
+  worst, best, middle = last_scalars(batch)[1]
+  total = np.log(np.sum(np.exp([best, middle, worst])))
+  rest = np.log(np.sum(np.exp([middle, worst])))
+  loss, _ = ranking_of(batch, plackett_luce=True)
+  np.testing.assert_allclose(
+      loss.compute(), total - best + rest - middle, rtol=1e-5)
+
+
+@pytest.mark.parametrize('plackett_luce', [False, True])
+def test_what_does_not_exist_changes_neither_value_nor_gradient(plackett_luce):
+  batch = make_rankings()
+  objective = objectives.reward_ranking(MODEL, plackett_luce=plackett_luce)
+  both = jax.jit(lambda params, batch: (
+      objective(params, batch, KEY),
+      jax.grad(lambda p: objective(p, batch, KEY)[0].total)(params)))
+  is_there = batch.mask & (batch.weight > 0)[:, None]
+  changed = batch.replace(
+      tokens=np.where(batch.attention_mask & is_there[..., None],
+                      batch.tokens, 11),
+      ranks=np.where(is_there, batch.ranks, 1).astype(np.int32))
+  jax.tree.map(np.testing.assert_array_equal, both(PARAMS, batch),
+               both(PARAMS, changed))

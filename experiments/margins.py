@@ -27,6 +27,7 @@ from alignjax import runs
 from alignjax import sharding
 from alignjax import sources
 from alignjax import train
+from alignjax.types import InputError
 from experiments import preferences
 from experiments import sft
 
@@ -61,16 +62,20 @@ def main(cfg: Config) -> dict:
 
 def certain_pairs(cfg: Config, run: runs.Run, path: str) -> str:
   """A file of the first pairs that gold does not tie, gold's choice first."""
-  kept = []
+  by_prompt = {}
   for line in pathlib.Path(path).read_text().splitlines():
     pair = json.loads(line)
-    if pair['gold_margin'] < 0:
+    margin = pair.get('gold_margin', 0)
+    if margin < 0:
       pair |= {'chosen': pair['rejected'], 'rejected': pair['chosen']}
-    if pair['gold_margin'] and pair['prompt'] not in {
-        k['prompt'] for k in kept}:
-      kept.append(pair)
+    if margin:
+      by_prompt.setdefault(pair['prompt'], pair)
+  if not by_prompt:
+    raise InputError(
+        f"data={path}: no pair has a field 'gold_margin' that is not 0; give "
+        'pairs that experiments.preferences wrote')
   return sources.write_jsonl(
-      run.workdir / 'certain.jsonl', kept[:cfg.num_pairs])
+      run.workdir / 'certain.jsonl', list(by_prompt.values())[:cfg.num_pairs])
 
 
 def fit(cfg, run: runs.Run, model, params, rows, loss) -> list[float]:

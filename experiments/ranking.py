@@ -27,6 +27,7 @@ from experiments import sft
 class Config(reward.Config):
   """Settings of the reward model. Two defaults: testbed, folder."""
 
+  batch_size: int | None = None      # Prompts, of K responses each. 16, 8.
   plackett_luce: bool = False        # Fit the ranking, not its pairs.
 
 

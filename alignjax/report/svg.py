@@ -104,6 +104,8 @@ def span(
     return float(low) / 1.1, float(high) * 1.1
   if from_zero:
     low, high = min(low, 0.0), max(high, 0.0)
+    if low == high:  # All zeros: an axis needs a length.
+      return 0.0, 1.0
   air = 0.05 * (high - low) or 0.1 * abs(high) or 1.0
   return (float(low) if from_zero and low == 0 else float(low - air),
           float(high) if from_zero and high == 0 else float(high + air))

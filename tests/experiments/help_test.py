@@ -18,8 +18,10 @@ from experiments import sft
 PAIRS = ('ipo', 'hinge', 'robust_dpo', 'exo', 'f_dpo', 'simpo', 'orpo', 'cpo')
 ONLINE = ('grpo', 'dr_grpo', 'dapo', 'gspo', 'rloo', 'reinforce',
           'reinforce_pp', 'online_dpo')
-TWICE = ('sft', 'reward', 'dpo', 'ppo', 'kto', *PAIRS, *ONLINE)
-SCRIPTS = (*TWICE, 'evaluate', 'instructgpt', 'preferences', 'pretrain')
+TWICE = ('sft', 'c_rlft', 'reward', 'ranking', 'dpo', 'ppo', 'kto', *PAIRS,
+         *ONLINE)
+SCRIPTS = (*TWICE, 'compare', 'evaluate', 'instructgpt', 'margins',
+           'preferences', 'pretrain', 'sweep')
 
 
 def help_of(name, capsys, monkeypatch):

@@ -366,3 +366,19 @@ class CompiledTest(chex.TestCase):
   def test_compiled_equals_eager(self, loss):
     np.testing.assert_allclose(
         self.variant(loss)(*INPUTS), loss(*INPUTS), rtol=1e-6)
+
+
+def test_certain_preferences_have_no_end_under_dpo_and_one_under_ipo():
+  """Gradient descent on one pair's margin, whose label is never in doubt."""
+  zero = jnp.zeros(1)
+
+  def descend(loss):
+    slope = jax.grad(lambda h: loss(h, zero, zero, zero, beta=0.5).sum())
+    step = lambda h, _: (h - 0.3 * slope(h), h[0])
+    return np.asarray(jax.lax.scan(step, zero, length=32_000)[1])
+
+  dpo, ipo = descend(dpo_loss), descend(ipo_loss)
+  # Doubling the time adds the same again: log t, without bound.
+  grown = [dpo[2 * t - 1] - dpo[t - 1] for t in (4_000, 8_000, 16_000)]
+  np.testing.assert_allclose(grown, np.log(2) / 0.5, rtol=0.02)
+  np.testing.assert_allclose(ipo[1_000:], 1 / (2 * 0.5), rtol=1e-6)

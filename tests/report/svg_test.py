@@ -84,3 +84,8 @@ def test_names_never_overlap_nor_leave_the_chart(wanted):
 
 def test_names_with_room_stay_where_they_are():
   assert svg.spread([50, 10], 14, 0, 100) == [50, 10]
+
+
+def test_zeros_alone_still_have_an_axis():
+  low, high = svg.span([[0.0, 0.0]], from_zero=True)
+  assert svg.round_step(low, high, 7) > 0

@@ -38,6 +38,32 @@ def token_logprobs(
       chunk_size=chunk_size, temperature=temperature)
 
 
+def token_logprobs_and_entropy(
+    model: CausalLM, params, tokens: jax.Array, attention_mask: jax.Array, *,
+    start: int = 0, chunk_size: int | None = None, temperature: float = 1.0,
+) -> tuple[jax.Array, jax.Array]:
+  """`token_logprobs`, and the entropy of what each token was drawn from.
+
+  Args:
+    model: the decoder.
+    params: its parameters.
+    tokens: [B, T] int32.
+    attention_mask: [B, T] bool.
+    start: columns before it are not unembedded and come out 0.
+    chunk_size: columns whose logits exist at one time; None is all of them.
+    temperature: divides the logits; what the response was sampled with.
+
+  Returns:
+    Two [B, T] float32 arrays in nats, of one forward pass.
+  """
+  hidden = model.hidden(params, tokens, attention_mask)
+  unembedding = model.unembedding(params)
+  settings = dict(start=start, chunk_size=chunk_size, temperature=temperature)
+  return (
+      logprobs_lib.token_logprobs(hidden, unembedding, tokens, **settings),
+      logprobs_lib.token_entropy(hidden, unembedding, **settings))
+
+
 def response_logprobs(
     model: CausalLM, params, tokens: jax.Array, attention_mask: jax.Array,
     loss_mask: jax.Array, *, chunk_size: int | None = None,

@@ -41,18 +41,19 @@ RANGES: dict[str, Range] = dict.fromkeys((
     'num_minibatches', 'num_microbatches', 'chunk_size', 'num_documents',
     'num_layers', 'hidden_size', 'intermediate_size', 'num_heads',
     'num_samples', 'num_prompts', 'num_test_prompts', 'num_held_out',
-    'preference_prompts',
+    'preference_prompts', 'num_pairs', 'budget',
 ), _COUNT) | dict.fromkeys((
     'learning_rate', 'value_learning_rate', 'beta', 'kl_target', 'clip',
     'clip_high', 'value_clip', 'temperature', 'importance_cap', 'alpha',
 ), _POSITIVE) | dict.fromkeys((
     'seed', 'save_every', 'kl_coef', 'centering', 'missing_eos_penalty',
-    'noise', 'sft_coef', 'odds_coef', 'simpo_gamma', 'desirable_weight',
-    'undesirable_weight',
+    'noise', 'entropy_coef', 'sft_coef', 'odds_coef', 'simpo_gamma',
+    'desirable_weight', 'undesirable_weight',
 ), _NOT_NEGATIVE) | dict.fromkeys(
     ('gamma', 'lam', 'max_dropped', 'tail'), _SHARE) | {
     'max_length': Range(2, math.inf, has_high=True),
     'label_smoothing': Range(0, 0.5),
+    'dual_clip': Range(1, has_low=False),
     'kl_horizon': Range(0, math.inf, has_low=False, has_high=True),
 }
 

@@ -47,6 +47,9 @@ class Config(runs.RunConfig):
   gamma: float = 1.0                 # Discount per token.
   lam: float = 0.95                  # GAE's lambda.
   clip: float = 0.2                  # Of the probability ratio.
+  clip_high: float | None = None     # How far it may rise, if not --clip.
+  dual_clip: float | None = None  # Ratio past which a bad token costs no more.
+  entropy_coef: float = 0.0          # Weight of the entropy bonus.
   value_clip: float = 0.2            # Of the values.
   num_epochs: int = 2                # Passes over each rollout.
   num_minibatches: int = 2           # Optimizer steps in each pass.

@@ -16,33 +16,47 @@ def _response_weight(batch: Trajectory):
 
 def ppo_policy(
     model: CausalLM, *, prompt_length: int, clip: float = 0.2,
+    clip_high: float | None = None, dual_clip: float | None = None,
+    entropy_coef: float = 0.0,
     temperature: float = 1.0, chunk_size: int | None = None,
 ):
   """The objective: mean clipped surrogate over the sampled tokens.
 
-  Metrics: `ratio`, `clipped` (share of tokens outside 1 ± clip) and
-  `approx_kl` to the sampling policy (k3).
+  Metrics: `ratio`, `clipped` (share of tokens outside the range) and
+  `approx_kl` to the sampling policy (k3); with an entropy bonus, the policy's
+  `exact_entropy` in nats per token.
 
   Args:
     model: the policy.
     prompt_length: column at which responses begin, P.
     clip: ε, how far the probability ratio counts.
+    clip_high: how far upwards; `clip` if None.
+    dual_clip: ratio past which a bad token costs no more; None is no bound.
+    entropy_coef: weight of the entropy that is added to what is maximised.
     temperature: what the responses were sampled with.
     chunk_size: columns unembedded at one time; None is all of them.
   """
 
   def objective(params, batch: Trajectory, key):
     del key  # No dropout.
-    logprobs = scoring.token_logprobs(
-        model, params, batch.tokens, batch.attention_mask,
-        start=prompt_length, chunk_size=chunk_size, temperature=temperature)
-    loss = losses.ppo_clip_loss(
-        logprobs, batch.logprobs, batch.advantages, clip=clip)
-    ratio = jnp.exp(logprobs - batch.logprobs)
     mean = lambda x: Mean.of(x, _response_weight(batch))
-    return mean(loss), {
+    rows = model, params, batch.tokens, batch.attention_mask
+    settings = dict(start=prompt_length, chunk_size=chunk_size,
+                    temperature=temperature)
+    bonus, metrics = 0.0, {}
+    if entropy_coef:
+      logprobs, entropy = scoring.token_logprobs_and_entropy(*rows, **settings)
+      bonus, metrics = entropy_coef * entropy, {'exact_entropy': mean(entropy)}
+    else:
+      logprobs = scoring.token_logprobs(*rows, **settings)
+    loss = losses.ppo_clip_loss(
+        logprobs, batch.logprobs, batch.advantages, clip=clip,
+        clip_high=clip_high, dual_clip=dual_clip)
+    ratio = jnp.exp(logprobs - batch.logprobs)
+    above = clip if clip_high is None else clip_high
+    return mean(loss - bonus), metrics | {
         'ratio': mean(ratio),
-        'clipped': mean(jnp.abs(ratio - 1.0) > clip),
+        'clipped': mean((ratio > 1.0 + above) | (ratio < 1.0 - clip)),
         'approx_kl': mean(losses.kl_k3(batch.logprobs, logprobs)),
     }
 

@@ -55,6 +55,9 @@ class PPOConfig:
   gamma: float = 1.0          # Discount per token.
   lam: float = 0.95           # GAE's λ.
   clip: float = 0.2           # PPO's ε on the probability ratio.
+  clip_high: float | None = None  # How far it may rise; ε if None.
+  dual_clip: float | None = None  # Ratio past which a bad token costs no more.
+  entropy_coef: float = 0.0   # Weight of the entropy bonus.
   value_clip: float = 0.2     # The same for values, in units of reward.
   num_epochs: int = 2         # Passes over each rollout.
   num_minibatches: int = 2    # Optimizer steps in each pass.
@@ -156,7 +159,9 @@ def make_ppo_update(
   policy_update = make_update(
       objectives.ppo_policy(
           model, prompt_length=prompt_length, clip=config.clip,
-          temperature=config.temperature, chunk_size=chunk_size),
+          clip_high=config.clip_high, dual_clip=config.dual_clip,
+          entropy_coef=config.entropy_coef, temperature=config.temperature,
+          chunk_size=chunk_size),
       policy_optimizer, num_microbatches=config.num_microbatches)
   value_update = make_update(
       objectives.ppo_value(value_model, clip=config.value_clip),

@@ -86,6 +86,27 @@ def test_share_of_clipped_tokens_counts_real_response_tokens_only():
       rtol=1e-4)
 
 
+def test_the_clips_and_the_entropy_are_worked_by_hand():
+  """A ratio of e^0.3 is within 1.4, and one of e^1.5 past the second clip."""
+  off = np.zeros((4, 7), np.float32)
+  off[0, 3], off[1, 3] = -0.3, -1.5
+  advantages = np.zeros((4, 7), np.float32)
+  advantages[0, 3], advantages[1, 3] = 1.0, -1.0
+  batch = BATCH.replace(logprobs=BATCH.logprobs + off, advantages=advantages)
+  loss, metrics = jax.jit(objectives.ppo_policy(
+      MODEL, prompt_length=PROMPT, temperature=TEMPERATURE, clip_high=0.4,
+      dual_clip=3.0, entropy_coef=0.5))(PARAMS, batch, KEY)
+  logits = MODEL.hidden(
+      PARAMS, batch.tokens, batch.attention_mask) @ MODEL.unembedding(PARAMS).T
+  probs = np.asarray(jax.nn.softmax(logits / TEMPERATURE))[:, :-1]
+  entropy = -np.sum(probs * np.log(probs), axis=-1)[IS_LOSS[:, 1:]]
+  np.testing.assert_allclose(
+      metrics['exact_entropy'].compute(), entropy.mean(), rtol=1e-4)
+  np.testing.assert_allclose(
+      loss.total, -np.exp(0.3) + 3.0 - 0.5 * entropy.sum(), rtol=1e-4)
+  np.testing.assert_allclose(metrics['clipped'].compute(), 1 / 7, rtol=1e-6)
+
+
 def test_a_gradient_step_raises_what_had_an_advantage():
   first = np.zeros((4, 7), np.float32)
   first[0, 3], first[1, 3] = 1, -1

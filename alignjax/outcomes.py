@@ -95,8 +95,10 @@ def compare_models(
           f'{name}={folders[name]} is not of the shape of '
           f'{next(iter(loaded))}={next(iter(folders.values()))}; compare '
           'models that were trained from one')
-  prompts, rows, width, room = _questions(
-      run, cfg, tokenizer, split, num_prompts)
+  # Each model is asked by its own template: C-RLFT's names a class.
+  asked = {name: _questions(run, cfg, own, split, num_prompts)
+           for name, (_, _, own) in loaded.items()}
+  prompts, rows, width, room = next(iter(asked.values()))
   shards = run.num_shards
   batch_size = -(-min(240, len(rows)) // shards) * shards
   whole = sharding.replicated(run.mesh)
@@ -109,8 +111,9 @@ def compare_models(
   scores, texts = {}, {}
   for name in sorted(params, key=lambda n: n != reference):  # It comes first.
     groups, trajectories = evaluation.sample_responses(
-        generate, params[name], rows, width=width, eos_id=tokenizer.eos_id,
-        batch_size=batch_size, mesh=run.mesh, seed=cfg.seed)
+        generate, params[name], asked[name][1], width=width,
+        eos_id=tokenizer.eos_id, batch_size=batch_size, mesh=run.mesh,
+        seed=cfg.seed)
     texts[name] = [tokenizer.decode(r.tokens) for (r,) in groups]
     score = _score(prompts, texts[name], [r for (r,) in groups],
                    scores.get(reference))
@@ -286,10 +289,14 @@ def ppo_curve(rows) -> list[dict]:
 def _curve_name(workdir: pathlib.Path, taken: Mapping) -> str:
   """What sets a PPO run apart: its KL coefficient, or else its folder."""
   configs = [workdir / 'config.json', workdir / 'ppo' / 'config.json']
-  coefs = [json.loads(path.read_text()).get('kl_coef')
-           for path in configs if path.exists()]
-  coefs = [coef for coef in coefs if coef is not None]
-  name = f'kl_coef={coefs[0]:g}' if coefs else workdir.name
+  settings = [json.loads(path.read_text())
+              for path in configs if path.exists()]
+  settings = [s for s in settings if s.get('kl_coef') is not None]
+  name = workdir.name
+  if settings:
+    method, coef = settings[0]['experiment'], settings[0]['kl_coef']
+    name = f'kl_coef={coef:g}' if method in ('ppo', 'instructgpt') else (
+        f'{method}, kl_coef={coef:g}')
   return f'{name} ({workdir.name})' if name in taken else name
 
 

@@ -43,8 +43,8 @@ RANGES: dict[str, Range] = dict.fromkeys((
     'num_samples', 'num_prompts', 'num_test_prompts', 'num_held_out',
     'preference_prompts', 'num_pairs', 'budget',
 ), _COUNT) | dict.fromkeys((
-    'learning_rate', 'value_learning_rate', 'beta', 'kl_target', 'clip',
-    'clip_high', 'value_clip', 'temperature', 'importance_cap', 'alpha',
+    'learning_rate', 'value_learning_rate', 'beta', 'kl_target', 'clip_high',
+    'value_clip', 'temperature', 'alpha',
 ), _POSITIVE) | dict.fromkeys((
     'seed', 'save_every', 'kl_coef', 'centering', 'missing_eos_penalty',
     'noise', 'entropy_coef', 'sft_coef', 'odds_coef', 'simpo_gamma',
@@ -53,7 +53,9 @@ RANGES: dict[str, Range] = dict.fromkeys((
     ('gamma', 'lam', 'max_dropped', 'tail'), _SHARE) | {
     'max_length': Range(2, math.inf, has_high=True),
     'label_smoothing': Range(0, 0.5),
+    'clip': Range(0, 1, has_low=False),
     'dual_clip': Range(1, has_low=False),
+    'importance_cap': Range(1),
     'kl_horizon': Range(0, math.inf, has_low=False, has_high=True),
 }
 

@@ -56,8 +56,8 @@ def demonstration_rows(
 def classified_rows(
     run: runs.Run, cfg: runs.RunConfig, tokenizer: hf.Tokenizer,
     classes: Iterable[str],
-) -> list[tuple[data.Demonstration, data.TokenizedResponse]]:
-  """Demonstrations whose prompt begins with the class that wrote the response.
+) -> list[tuple[str, data.TokenizedResponse]]:
+  """(class, row): the prompt begins with the class that wrote the response.
 
   On the testbed the class of a perfect response is the first, of any other the
   second.
@@ -73,17 +73,21 @@ def classified_rows(
              WORLD, cfg.seed, count=480)])
   records, reading = data.demonstrations(path, max_dropped=cfg.max_dropped)
   run.console.note(str(reading))
-  rows = []
   for record in records:
     if record.source not in classes:
       raise InputError(
           f"{record.where}: field 'source' is {record.source!r}, none of the "
           f'classes {", ".join(classes)}; name its class, or add it to '
           '--classes')
-    tokenized, _ = data.tokenize_demonstrations(
-        [record], hf.condition(tokenizer, f'{record.source} '),
-        max_length=cfg.max_length, long_prompts=cfg.long_prompts)
-    rows += [(record, row) for row in tokenized]
+  rows = []
+  for name in classes:
+    own = [record for record in records if record.source == name]
+    if own:
+      tokenized, fitted = data.tokenize_demonstrations(
+          own, hf.condition(tokenizer, f'{name} '), max_length=cfg.max_length,
+          long_prompts=cfg.long_prompts)
+      run.console.note(f'{name}: {fitted}')
+      rows += [(name, row) for row in tokenized]
   return rows
 
 

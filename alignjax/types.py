@@ -46,7 +46,7 @@ class TokenBatch:
   tokens: jax.Array          # [B, T] int32
   attention_mask: jax.Array  # [B, T] bool, real tokens.
   loss_mask: jax.Array       # [B, T] bool, tokens that bear loss.
-  weight: jax.Array          # [B] float32, 0 for filler rows.
+  weight: jax.Array          # [B] float32, of each token; 0 for filler rows.
 
 
 @flax.struct.dataclass
@@ -113,6 +113,6 @@ class Trajectory:
   logprobs: jax.Array | None = None      # [B, T] nats, the training forward's.
   ref_logprobs: jax.Array | None = None  # [B, T] nats
   values: jax.Array | None = None        # [B, T] before each token.
-  reward: jax.Array | None = None        # [B] the reward model's score.
-  advantages: jax.Array | None = None    # [B, T] whitened.
+  reward: jax.Array | None = None        # [B] a model's score, or a rule's.
+  advantages: jax.Array | None = None    # [B, T] as the method has them.
   returns: jax.Array | None = None       # [B, T]

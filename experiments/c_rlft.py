@@ -39,9 +39,9 @@ def fit(cfg: Config, run: runs.Run) -> None:
   model, params, tokenizer = runs.load_policy(sft.base_folder(cfg))
   weights = class_weights(cfg)
   rows, counts = [], {}
-  for record, row in sources.classified_rows(run, cfg, tokenizer, weights):
-    rows.append(row._replace(weight=weights[record.source]))
-    counts[record.source] = counts.get(record.source, 0) + 1
+  for name, row in sources.classified_rows(run, cfg, tokenizer, weights):
+    rows.append(row._replace(weight=weights[name]))
+    counts[name] = counts.get(name, 0) + 1
   params = train.train(
       run.stage(cfg, num_microbatches=cfg.num_microbatches),
       objectives.sft(model, chunk_size=cfg.chunk_size), params, model.axes(),
@@ -69,6 +69,12 @@ def class_weights(cfg: Config) -> dict[str, float]:
     if not name or not 0 <= weights[name] < float('inf'):
       raise InputError(f'classes={text!r} is not name=weight with a weight of '
                        '0 or more; give for example expert=1')
+  if cfg.plain:
+    raise InputError('plain=True leaves the chat template out, and there the '
+                     'class is named; leave --plain out')
+  if weights and not any(weights.values()):
+    raise InputError(f'classes={" ".join(given)!r} weigh nothing; give one of '
+                     'them a weight above 0')
   if len(weights) < 2:
     raise InputError(
         f'classes={" ".join(given)!r} names {len(weights)} of the classes of '

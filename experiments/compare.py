@@ -178,7 +178,9 @@ def finish(cfg: Config, run: runs.Run, by_seed: list[dict]) -> dict:
           'Gold against the distance from SFT, a dot per seed', [
               report.Series(n, kl, gold) for n, kl, gold in zip(
                   names[1:], pick('kl'), pick('gold'), strict=True)][:8],
-          'KL to SFT, nats', 'gold', lines=False, marks=True),
+          'KL to SFT, nats', 'gold', lines=False, marks=True,
+          caption='' if len(names) < 10 else (
+              f'Of {len(names) - 1} models the first 8; the table has all.')),
       report.BarChart('Gold, mean over seeds, and the widest interval', names, [
           report.Bars(
               'gold', [mean(n, 'gold') for n in names],

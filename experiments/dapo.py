@@ -1,11 +1,12 @@
-"""DAPO: GRPO with a higher upper clip, a mean over tokens, and no KL.
+"""DAPO: GRPO with a higher upper clip, and a mean over tokens.
 
   python -m experiments.dapo --workdir runs/dapo
   python -m experiments.dapo --workdir runs/dapo --model DIR --data FILE
 
-A group whose responses all score the same has no advantage; its tokens still
-count in the mean (the paper samples other prompts instead, which would make
-the data order depend on the policy). Yu et al. (2025),
+The paper has no KL; nor have the defaults for folders. A group whose responses
+all score the same has no advantage; its tokens still count in the mean (the
+paper samples other prompts instead, which would make the data order depend on
+the policy). Yu et al. (2025),
 https://arxiv.org/abs/2503.14476.
 """
 
@@ -13,7 +14,6 @@ import dataclasses
 
 from alignjax import advantages
 from alignjax import cli
-from alignjax import losses
 from alignjax import objectives
 from alignjax import train
 from experiments import online
@@ -30,8 +30,8 @@ class Config(online.PolicyGradientConfig):
 
 def objective(model, cfg: Config, prompt_length: int):
   """What a minibatch is trained on."""
-  surrogate = lambda new, old, advantages, mask: losses.ppo_clip_loss(
-      new, old, advantages, clip=cfg.clip, clip_high=cfg.clip_high)
+  surrogate = objectives.clip_surrogate(
+      clip=cfg.clip, clip_high=cfg.clip_high)
   return objectives.policy_gradient(
       model, surrogate, prompt_length=prompt_length,
       aggregate=objectives.token_mean, kl_coef=cfg.kl_coef,

@@ -15,6 +15,7 @@ from typing import Literal
 from alignjax import cli
 from alignjax import losses
 from alignjax import objectives
+from alignjax.types import InputError
 from experiments import pairs
 
 
@@ -38,8 +39,16 @@ def objective(model, cfg: Config):
       chunk_size=cfg.chunk_size)
 
 
+def check(cfg: Config) -> None:
+  """A divergence is of the policy from something."""
+  if cfg.reference_free:
+    raise InputError('reference_free=True is not defined for f-DPO, which '
+                     'chooses the divergence from the reference; leave it out')
+
+
 SCRIPT = pairs.script(
-    'f_dpo', objective, testbed=dict(beta=1.0), folder=dict(beta=0.1))
+    'f_dpo', objective, testbed=dict(beta=1.0), folder=dict(beta=0.1),
+    check=check)
 main, stage, resolve = SCRIPT.main, SCRIPT.stage, SCRIPT.resolve
 
 if __name__ == '__main__':

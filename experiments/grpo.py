@@ -12,7 +12,6 @@ import dataclasses
 
 from alignjax import advantages
 from alignjax import cli
-from alignjax import losses
 from alignjax import objectives
 from alignjax import train
 from experiments import online
@@ -28,8 +27,7 @@ class Config(online.PolicyGradientConfig):
 
 def objective(model, cfg: Config, prompt_length: int):
   """What a minibatch is trained on."""
-  surrogate = lambda new, old, advantages, mask: losses.ppo_clip_loss(
-      new, old, advantages, clip=cfg.clip)
+  surrogate = objectives.clip_surrogate(clip=cfg.clip)
   return objectives.policy_gradient(
       model, surrogate, prompt_length=prompt_length,
       aggregate=objectives.sequence_mean, kl_coef=cfg.kl_coef,

@@ -20,6 +20,7 @@ from alignjax import scripts
 from alignjax import sharding
 from alignjax import sources
 from alignjax import train
+from alignjax.types import InputError
 from experiments import preferences
 from experiments import sft
 
@@ -70,8 +71,15 @@ def fit(cfg: Config, run: runs.Run) -> None:
               'desirable_weight': weights[0], 'undesirable_weight': weights[1]})
 
 
+def check(cfg: Config) -> None:
+  """The KL is measured on a response to another prompt of the batch."""
+  if cfg.batch_size < 2:
+    raise InputError('batch_size=1 leaves KTO no other response to measure its '
+                     'KL on; use 2 or more')
+
+
 SCRIPT = scripts.Script(
-    'kto', fit,
+    'kto', fit, check=check,
     testbed=dict(num_steps=190, batch_size=64, max_length=48,
                  learning_rate=2e-4, beta=0.5),
     folder=dict(num_steps=500, batch_size=32, max_length=512,

@@ -113,7 +113,7 @@ def finish(cfg: Config, run: runs.Run, margins: dict[str, list]) -> dict:
           *(report.Series(name, steps, m) for name, m in margins.items()),
           report.Series('1/(2 beta)', [1, cfg.num_steps], [target, target],
                         dashed=True)], 'step', 'nats', from_zero=True)
-  marks = [cfg.num_steps * i // 4 - 1 for i in (1, 2, 3, 4)]
+  marks = sorted({max(0, cfg.num_steps * i // 4 - 1) for i in (1, 2, 3, 4)})
   rows = [[name, *(f'{m[i]:.2f}' for i in marks)]
           for name, m in margins.items()]
   head = ['margin, nats', *(f'step {i + 1}' for i in marks)]

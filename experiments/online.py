@@ -62,9 +62,9 @@ FOLDER = dict(num_steps=100, batch_size=32, max_length=512, max_new_tokens=128,
 def script(
     name: str,
     make_objective: Callable[[CausalLM, Config, int], train.Objective],
-    make_estimate: Callable[[Config], Callable],
+    make_estimate: Callable[[Config], Callable] | None,
     *, make_rows: Callable[[Config], Callable] | None = None,
-    min_samples: int = 2,
+    min_samples: int = 2, check: Callable[[Config], None] = lambda cfg: None,
     testbed: dict, folder: dict,
 ) -> scripts.Script:
   """The script of an online method.
@@ -73,9 +73,11 @@ def script(
     name: of the experiment.
     make_objective: from the model, the config and the column at which
       responses begin to the objective.
-    make_estimate: from the config to the advantages' estimator.
+    make_estimate: from the config to the advantages' estimator; None for
+      pairs, which need none.
     make_rows: from the config to what turns a trajectory into other rows.
     min_samples: the fewest responses to a prompt that it can compare.
+    check: see `scripts.Script`.
     testbed: settings on the testbed, besides or instead of `TESTBED`.
     folder: settings for model folders, besides or instead of `FOLDER`.
   """
@@ -95,7 +97,8 @@ def script(
         params, model.axes(), optimizer, mesh=run.mesh, seed=cfg.seed)
     iterate = train.make_online_iteration(
         model, sharding.put(params, shardings.params), reward_fn,
-        make_objective(model, cfg, width), make_estimate(cfg), optimizer,
+        make_objective(model, cfg, width),
+        make_estimate and make_estimate(cfg), optimizer,
         train.OnlineConfig(**{name: getattr(cfg, name) for name in names}),
         shardings=shardings, mesh=run.mesh, prompt_length=width,
         eos_id=tokenizer.eos_id, observe=observe, chunk_size=cfg.chunk_size,
@@ -115,22 +118,16 @@ def script(
     return {'folders': {'sft': policy, name: folder},
             'compare': cfg.compare} | scored
 
-  def check(cfg: Config) -> None:
+  def check_all(cfg: Config) -> None:
+    check(cfg)
+    check_reward(cfg)
     if cfg.num_samples < min_samples:
       raise InputError(
           f'num_samples={cfg.num_samples} leaves {name} nothing to compare a '
           f'response with; it must be at least {min_samples}')
-    if cfg.reward != 'model' and cfg.reward_model:
-      raise InputError(
-          f'reward={cfg.reward} scores by rule, and reward_model='
-          f'{cfg.reward_model} would not be asked; leave one of them out')
-    if cfg.reward != 'model' and cfg.data == 'testbed':
-      raise InputError(
-          f'reward={cfg.reward} scores by the answers of a file; give one of '
-          'question/answer rows, as --data')
 
   return scripts.Script(
-      name, fit, outcome, check=check, testbed=TESTBED | testbed,
+      name, fit, outcome, check=check_all, testbed=TESTBED | testbed,
       folder=FOLDER | folder)
 
 
@@ -144,6 +141,20 @@ def prompts_and_reward(
   rows, observe = sources.ppo_prompts(run, cfg, tokenizer, width)
   score = ppo.reward_function(cfg, run, model, policy)
   return rows, observe, lambda t: score(t.tokens, t.attention_mask)
+
+
+def check_reward(cfg: Config) -> None:
+  """A rule needs answers, and no reward model."""
+  if cfg.reward == 'model':
+    return
+  if cfg.reward_model:
+    raise InputError(
+        f'reward={cfg.reward} scores by rule, and reward_model='
+        f'{cfg.reward_model} would not be asked; leave one of them out')
+  if cfg.data == 'testbed':
+    raise InputError(
+        f'reward={cfg.reward} scores by the answers of a file; give one of '
+        'question/answer rows, as --data')
 
 
 def check_groups(cfg: Config, run: runs.Run, *, in_pairs: bool) -> None:

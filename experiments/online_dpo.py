@@ -9,7 +9,6 @@ https://arxiv.org/abs/2402.04792.
 
 import dataclasses
 
-from alignjax import advantages
 from alignjax import cli
 from alignjax import objectives
 from alignjax import train
@@ -31,18 +30,13 @@ def objective(model, cfg: Config, prompt_length: int):
       temperature=cfg.temperature)
 
 
-def estimate(cfg: Config):
-  """How rewards become advantages."""
-  return train.grouped(advantages.group_advantages, cfg.num_samples)
-
-
 def make_rows(cfg: Config):
   """From an iteration's responses to its pairs."""
   return train.best_and_worst(cfg.num_samples)
 
 
 SCRIPT = online.script(
-    'online_dpo', objective, estimate, make_rows=make_rows,
+    'online_dpo', objective, None, make_rows=make_rows,
     testbed=dict(beta=2.0),
     folder=dict(beta=0.1))
 main, stage, resolve = SCRIPT.main, SCRIPT.stage, SCRIPT.resolve

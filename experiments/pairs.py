@@ -20,6 +20,7 @@ from alignjax import sharding
 from alignjax import sources
 from alignjax import train
 from alignjax.models import CausalLM
+from alignjax.types import InputError
 from experiments import preferences
 from experiments import sft
 
@@ -93,8 +94,15 @@ def script(
     run.console.note(f'{name} on held-out pairs: {measured["held_out"]}')
     run.finish({'pairs': len(rows), 'held_out_pairs': len(held_out)} | measured)
 
+  def check_all(cfg: Config) -> None:
+    if cfg.reference_free and not has_reference:
+      raise InputError(f'reference_free=True: {name} has no reference to leave '
+                       'out; drop the flag')
+    check(cfg)
+
   return scripts.Script(
-      name, fit, check=check, testbed=TESTBED | testbed, folder=FOLDER | folder,
+      name, fit, check=check_all, testbed=TESTBED | testbed,
+      folder=FOLDER | folder,
       outcome=lambda cfg, folder: {
           'folders': {'sft': sft.policy_folder(cfg), name: folder}})
 

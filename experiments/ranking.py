@@ -18,6 +18,7 @@ from alignjax import objectives
 from alignjax import runs
 from alignjax import scripts
 from alignjax import sources
+from alignjax.types import InputError
 from experiments import preferences
 from experiments import reward
 from experiments import sft
@@ -63,10 +64,18 @@ def ranked_pairs(row: data.TokenizedRanking) -> list[data.TokenizedPair]:
           for worse, low in ranked if high < low]
 
 
+def check(cfg: Config) -> None:
+  """Refuses what only the loss of pairs has."""
+  if cfg.margins != 'none' or cfg.centering:
+    raise InputError(
+        f'margins={cfg.margins}, centering={cfg.centering}: rankings have '
+        'neither; leave them out, or use experiments.reward')
+
+
 SCRIPT = scripts.Script(
     'ranking', fit, testbed=reward.SCRIPT.testbed | dict(batch_size=16),
     folder=reward.SCRIPT.folder | dict(batch_size=8),
-    outcome=reward.SCRIPT.outcome)
+    outcome=reward.SCRIPT.outcome, check=check)
 main, stage, resolve = SCRIPT.main, SCRIPT.stage, SCRIPT.resolve
 
 if __name__ == '__main__':

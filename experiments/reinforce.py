@@ -14,6 +14,7 @@ from alignjax import cli
 from alignjax import losses
 from alignjax import objectives
 from alignjax import train
+from alignjax.types import InputError
 from experiments import online
 
 
@@ -44,8 +45,17 @@ def estimate(cfg: Config):
   return train.to_go(kl_coef=cfg.kl_coef, scale=False)
 
 
+def check(cfg: Config) -> None:
+  """Nothing here corrects for a policy that has moved."""
+  if cfg.num_epochs * cfg.num_minibatches > 1:
+    raise InputError(
+        f'num_epochs={cfg.num_epochs}, num_minibatches={cfg.num_minibatches}: '
+        'REINFORCE takes one step per rollout; use experiments.reinforce_pp, '
+        'which has a ratio and a clip, for more')
+
+
 SCRIPT = online.script(
-    'reinforce', objective, estimate, min_samples=1,
+    'reinforce', objective, estimate, min_samples=1, check=check,
     testbed=dict(kl_coef=0.2, learning_rate=1e-3),
     folder=dict(kl_coef=0.05))
 main, stage, resolve = SCRIPT.main, SCRIPT.stage, SCRIPT.resolve

@@ -9,7 +9,6 @@ Hu (2025), https://arxiv.org/abs/2501.03262.
 import dataclasses
 
 from alignjax import cli
-from alignjax import losses
 from alignjax import objectives
 from alignjax import train
 from experiments import online
@@ -26,8 +25,7 @@ class Config(online.PolicyGradientConfig):
 
 def objective(model, cfg: Config, prompt_length: int):
   """What a minibatch is trained on."""
-  surrogate = lambda new, old, advantages, mask: losses.ppo_clip_loss(
-      new, old, advantages, clip=cfg.clip)
+  surrogate = objectives.clip_surrogate(clip=cfg.clip)
   return objectives.policy_gradient(
       model, surrogate, prompt_length=prompt_length,
       aggregate=objectives.token_mean,

@@ -28,6 +28,7 @@ from alignjax import runs
 from alignjax import scripts
 from alignjax import sharding
 from alignjax import train
+from alignjax.types import InputError
 from experiments import pairs
 from experiments import sft
 
@@ -57,6 +58,9 @@ def fit(cfg: Config, run: runs.Run) -> None:
   policy = sft.policy_folder(cfg)
   tokenizer = hf.load_tokenizer(policy)
   rows, held_out = pairs.split_rows(cfg, run, tokenizer, policy)
+  if cfg.margins != 'none' and not any(row.strength for row in rows):
+    raise InputError(f"margins={cfg.margins} needs a field 'strength' above 0 "
+                     'in some pairs of --data, and there is none; add it')
   fit_and_measure(
       cfg, run, policy, held_out,
       lambda model: objectives.reward(

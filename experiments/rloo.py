@@ -3,16 +3,15 @@
   python -m experiments.rloo --workdir runs/rloo
   python -m experiments.rloo --workdir runs/rloo --model DIR --data FILE
 
-The KL to the reference is a part of each response's reward (k1), and PPO's clip
-lets a rollout serve several steps. Ahmadian et al. (2024),
-https://arxiv.org/abs/2402.14740.
+The KL to the reference is a part of each response's reward (k1). PPO's clip, of
+the whole response's ratio, lets a rollout serve several steps. Ahmadian et al.
+(2024), https://arxiv.org/abs/2402.14740.
 """
 
 import dataclasses
 
 from alignjax import advantages
 from alignjax import cli
-from alignjax import losses
 from alignjax import objectives
 from alignjax import train
 from experiments import online
@@ -28,8 +27,7 @@ class Config(online.PolicyGradientConfig):
 
 def objective(model, cfg: Config, prompt_length: int):
   """What a minibatch is trained on."""
-  surrogate = lambda new, old, advantages, mask: losses.ppo_clip_loss(
-      new, old, advantages, clip=cfg.clip)
+  surrogate = objectives.response_surrogate(clip=cfg.clip)
   return objectives.policy_gradient(
       model, surrogate, prompt_length=prompt_length,
       aggregate=objectives.sequence_mean,

@@ -128,7 +128,8 @@ def tokenize_preference(
       for text in (preference.chosen, preference.rejected)
   )
   return TokenizedPair(
-      _join(prompt, chosen, max_length), _join(prompt, rejected, max_length)
+      _join(prompt, chosen, max_length), _join(prompt, rejected, max_length),
+      preference.strength,
   )
 
 
@@ -221,8 +222,12 @@ def tokenize_unpaired(
     plain: bool = False,
     long_prompts: fitting.LongPrompts = 'error',
 ) -> tuple[list[TokenizedLabel], fitting.Fitted]:
-  """Labelled rows, and what did not fit; see `tokenize_demonstrations`."""
-  rows, notes = [], fitting.Notes(max_length, long_prompts)
+  """Labelled rows, and what did not fit; see `tokenize_demonstrations`.
+
+  A pair whose responses are the same tokens once cut gives neither label: both
+  are dropped by the name 'equal once cut'.
+  """
+  rows, wheres, notes = [], [], fitting.Notes(max_length, long_prompts)
   for record in unpaired:
     prompt = _prompt(record, tokenizer, plain)
     response = _response(record.where, record.response, tokenizer)
@@ -230,7 +235,17 @@ def tokenize_unpaired(
     if prompt is not None:
       rows.append(TokenizedLabel(
           _join(prompt, response, max_length), record.desirable))
+      wheres.append(record.where)
       notes.note_cut(record.where, len(prompt) + len(response))
+  labels = {}
+  keys = [(where, row.row.tokens.tobytes())
+          for where, row in zip(wheres, rows, strict=True)]
+  for key, row in zip(keys, rows, strict=True):
+    labels.setdefault(key, set()).add(row.desirable)
+  notes.dropped += [('equal once cut', key[0]) for key in labels
+                    if len(labels[key]) > 1]
+  rows = [row for key, row in zip(keys, rows, strict=True)
+          if len(labels[key]) == 1]
   return rows, notes.finish(len(rows))
 
 
@@ -242,7 +257,11 @@ def tokenize_rankings(
     plain: bool = False,
     long_prompts: fitting.LongPrompts = 'error',
 ) -> tuple[list[TokenizedRanking], fitting.Fitted]:
-  """Ranked rows, and what did not fit; see `tokenize_demonstrations`."""
+  """Ranked rows, and what did not fit; see `tokenize_demonstrations`.
+
+  A ranking that puts the same tokens, once cut, on two ranks is dropped by the
+  name 'equal once cut'.
+  """
   rows, notes = [], fitting.Notes(max_length, long_prompts)
   for record in rankings:
     prompt = _prompt(record, tokenizer, plain)
@@ -250,11 +269,16 @@ def tokenize_rankings(
                  for text in record.responses]
     longest = max(map(len, responses))
     prompt = notes.fit(record.where, prompt, longest, tokenizer.bos_id)
-    if prompt is not None:
-      rows.append(TokenizedRanking(
-          tuple(_join(prompt, r, max_length) for r in responses),
-          record.ranks))
-      notes.note_cut(record.where, len(prompt) + longest)
+    if prompt is None:
+      continue
+    cut = tuple(_join(prompt, r, max_length) for r in responses)
+    rank_of = {}
+    if any(rank_of.setdefault(row.tokens.tobytes(), rank) != rank
+           for row, rank in zip(cut, record.ranks, strict=True)):
+      notes.dropped.append(('equal once cut', record.where))
+      continue
+    rows.append(TokenizedRanking(cut, record.ranks))
+    notes.note_cut(record.where, len(prompt) + longest)
   return rows, notes.finish(len(rows))
 
 

@@ -8,8 +8,6 @@ from alignjax.feedback.annotation import screen
 from alignjax.feedback.annotation import Screening
 from alignjax.feedback.annotation import Vote
 from alignjax.feedback.rewards import final_number
-from alignjax.feedback.rewards import number_reward
 
 __all__ = ['Screening', 'Vote', 'agreement_matrix', 'agreement_rate',
-           'final_number', 'majority_vote', 'number_reward', 'ranking_to_pairs',
-           'screen']
+           'final_number', 'majority_vote', 'ranking_to_pairs', 'screen']

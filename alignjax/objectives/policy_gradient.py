@@ -50,6 +50,31 @@ def budget_mean(max_new_tokens: int) -> Aggregate:
   return aggregate
 
 
+def clip_surrogate(
+    *, clip: float, clip_high: float | None = None
+) -> Surrogate:
+  """PPO's clip of each token's ratio: `losses.ppo_clip_loss`."""
+  return lambda logprobs, old_logprobs, advantages, mask: losses.ppo_clip_loss(
+      logprobs, old_logprobs, advantages, clip=clip, clip_high=clip_high)
+
+
+def response_surrogate(*, clip: float) -> Surrogate:
+  """PPO's clip of the whole response's ratio, a product over its tokens: RLOO.
+
+  The same on each token of a response; for `sequence_mean`. Fresh, its gradient
+  is −A times the gradient of the response's log-probability, all tokens alike.
+  """
+
+  def surrogate(logprobs, old_logprobs, advantages, mask):
+    total = lambda x: masked.masked_sum(x, mask, axis=1)[:, None]
+    loss = losses.ppo_clip_loss(
+        total(logprobs), total(old_logprobs),
+        masked.masked_mean(advantages, mask, axis=1)[:, None], clip=clip)
+    return jnp.broadcast_to(loss, logprobs.shape)
+
+  return surrogate
+
+
 def gspo_surrogate(*, clip: float, clip_high: float) -> Surrogate:
   """GSPO's loss, the same on each token of a response; for `sequence_mean`."""
 
@@ -99,7 +124,9 @@ def policy_gradient(
       loss *= losses.importance_weights(
           batch.logprobs, batch.sampler_logprobs, cap=importance_cap)
     if kl_coef:
-      loss += kl_coef * kl(logprobs, batch.ref_logprobs)
+      # On a column without a token the ratio may be anything, and overflow.
+      ref_logprobs = jnp.where(mask, batch.ref_logprobs, 0.0)
+      loss += kl_coef * kl(jnp.where(mask, logprobs, 0.0), ref_logprobs)
     mean = lambda x: token_mean(x, mask, batch.weight)
     return aggregate(loss, mask, batch.weight), {
         'ratio': mean(jnp.exp(logprobs - batch.logprobs)),

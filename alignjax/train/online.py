@@ -123,7 +123,7 @@ def best_and_worst(num_samples: int) -> MakeRows:
 
 
 def make_online_annotate(
-    model: CausalLM, config: OnlineConfig, estimate: Estimator, *,
+    model: CausalLM, config: OnlineConfig, estimate: Estimator | None, *,
     prompt_length: int, eos_id: int, chunk_size: int | None = None,
 ):
   """Returns the pure function that fills a trajectory in and measures it.
@@ -134,7 +134,7 @@ def make_online_annotate(
   Args:
     model: the policy and the reference, by their parameters.
     config: the iteration's settings.
-    estimate: gives the advantages.
+    estimate: gives the advantages; None for rows that need none.
     prompt_length: column at which responses begin, P.
     eos_id: the token that ends a response.
     chunk_size: columns unembedded at one time; None is all of them.
@@ -155,7 +155,7 @@ def make_online_annotate(
     kl = losses.kl_k1(logprobs, ref_logprobs)
     trajectory = trajectory.replace(
         logprobs=logprobs, ref_logprobs=ref_logprobs, reward=penalised,
-        advantages=estimate(penalised, kl, mask))
+        advantages=estimate(penalised, kl, mask) if estimate else None)
     gap = jnp.abs(logprobs - trajectory.sampler_logprobs)
     groups = penalised.reshape(-1, config.num_samples)
     mean = lambda x: Mean.of(x, trajectory.weight)
@@ -221,7 +221,7 @@ def make_online_update(
 def make_online_iteration(
     model: CausalLM, ref_params,
     reward_fn: Callable[[Trajectory], jax.Array],
-    objective: Objective, estimate: Estimator,
+    objective: Objective, estimate: Estimator | None,
     optimizer: optax.GradientTransformation, config: OnlineConfig, *,
     shardings: TrainState, mesh: jax.sharding.Mesh, prompt_length: int,
     eos_id: int, make_rows: MakeRows | None = None,
@@ -235,7 +235,7 @@ def make_online_iteration(
     ref_params: the reference's parameters, on the mesh as the policy's.
     reward_fn: from a trajectory to [B] rewards, on the device or the host.
     objective: what a minibatch is trained on.
-    estimate: gives the advantages; `grouped` or `to_go`.
+    estimate: gives the advantages; `grouped` or `to_go`, or None.
     optimizer: of the policy.
     config: the iteration's settings.
     shardings: of the state, as `init_state` returns them.

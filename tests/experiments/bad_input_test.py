@@ -1,5 +1,6 @@
 """Bad input is one line that names it, status 2, and a workdir left alone."""
 
+import importlib
 import json
 import pathlib
 import shutil
@@ -12,28 +13,7 @@ import pytest
 from alignjax import cli
 from alignjax import hf
 from alignjax import models
-from experiments import dapo
-from experiments import dpo
-from experiments import evaluate
-from experiments import exo
-from experiments import f_dpo
-from experiments import grpo
-from experiments import instructgpt
-from experiments import ipo
-from experiments import kto
-from experiments import online_dpo
-from experiments import ppo
-from experiments import preferences
-from experiments import pretrain
-from experiments import reward
-from experiments import sft
-from experiments import simpo
 
-SCRIPTS = {'dapo': dapo, 'dpo': dpo, 'evaluate': evaluate, 'exo': exo,
-           'f_dpo': f_dpo, 'grpo': grpo, 'instructgpt': instructgpt,
-           'ipo': ipo, 'kto': kto, 'online_dpo': online_dpo, 'ppo': ppo,
-           'preferences': preferences, 'pretrain': pretrain, 'reward': reward,
-           'sft': sft, 'simpo': simpo}
 ROOT = pathlib.Path(__file__).parents[2]
 SIZES = ['--batch-size', '16', '--max-length', '48']
 MORE = {'ppo': ['--max-new-tokens', '8']}
@@ -45,7 +25,7 @@ def call(monkeypatch, capfd):
 
   def run(script, *args):
     monkeypatch.setattr('sys.argv', [script, *args])
-    module = SCRIPTS[script]
+    module = importlib.import_module(f'experiments.{script}')
     main = module.stage if script == 'preferences' else module.main
     try:
       cli.run(main, module.Config)
@@ -112,6 +92,22 @@ def broken(foreign, tmp_path):
         'normalized=True', 'tail=0.5']),
     ('grpo', ['--reward', 'gsm8k', '--reward-model', '.'], [
         'reward=gsm8k', 'reward_model=.']),
+    ('ranking', ['--margins', 'large'], ['margins=large', 'rankings']),
+    ('ranking', ['--centering', '0.1'], ['centering=0.1']),
+    ('simpo', ['--reference-free'], ['reference_free=True', 'simpo']),
+    ('f_dpo', ['--reference-free'], ['reference_free=True', 'f-DPO']),
+    ('kto', ['--batch-size', '1', '--mesh', 'data:-1'], ['batch_size=1']),
+    ('reinforce', ['--num-epochs', '2'], ['num_epochs=2', 'reinforce_pp']),
+    ('grpo', ['--clip', '1.5'], ['clip=1.5', 'below 1']),
+    ('grpo', ['--importance-cap', '0.5'], ['importance_cap=0.5']),
+    ('ppo', ['--dual-clip', '1'], ['dual_clip=1.0', 'above 1']),
+    ('c_rlft', ['--plain'], ['plain=True']),
+    ('c_rlft', ['--classes', 'a=0', 'b=0'], ['a=0 b=0', 'above 0']),
+    ('c_rlft', ['--classes', 'a=1'], ["'a=1'", 'two or more']),
+    ('c_rlft', ['--classes', 'a=x', 'b=1'], ["'a=x'", 'name=weight']),
+    ('compare', ['--methods', 'dop'], ['methods=dop', 'dpo']),
+    ('compare', ['--budget', '0'], ['budget=0']),
+    ('sweep', ['--betas', '0'], ['betas=(0.0,)']),
     ('dpo', ['--tail', '2'], ['tail=2.0', 'at most 1']),
     ('dpo', ['--sft-coef', '-1'], ['sft_coef=-1']),
     ('ipo', ['--reference-free'], ['reference_free=True', 'IPO', 'simpo']),

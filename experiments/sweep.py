@@ -78,8 +78,9 @@ def fit(cfg: Config, run: runs.Run, policy: str, members: list):
                            'steps, compiled once'):
     for batch in member_batches(cfg, run, model, params, rows, seeds):
       state, metrics = step(state, batch, settings)
-      losses.append(metrics['loss'].compute())
-  curves = np.stack(jax.device_get(losses), axis=1)[:len(members)]
+      # Read at once: hundreds of steps in flight may lock CPU devices up.
+      losses.append(jax.device_get(metrics['loss'].compute()))
+  curves = np.stack(losses, axis=1)[:len(members)]
   params = jax.device_get(state.params)
   return [jax.tree.map(lambda x, i=i: x[i], params)
           for i in range(len(members))], curves

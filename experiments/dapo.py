@@ -8,6 +8,9 @@ all score the same has no advantage; its tokens still count in the mean (the
 paper samples other prompts instead, which would make the data order depend on
 the policy). Yu et al. (2025),
 https://arxiv.org/abs/2503.14476.
+
+Expect, with seed 0 of experiments.compare (75 iterations, dev split):
+gold 0.418 at 2.1 nats, where SFT has 0.240.
 """
 
 import dataclasses

@@ -7,6 +7,9 @@
 ranks a tie; pairs count as rankings of two. A prompt's K(K - 1)/2 pairs share
 one mean: Ouyang et al. (2022), https://arxiv.org/abs/2203.02155. With
 `--plackett-luce` the ranking is fitted as a whole.
+
+Expect, with the models of experiments.compare's seed 0: 0.76 of held-out pairs
+without gold ties, 0.77 from the pairs themselves (experiments.reward).
 """
 
 import dataclasses

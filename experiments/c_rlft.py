@@ -9,6 +9,9 @@
 writes how; the model that is saved is asked for the first class, by its chat
 template. No preferences and no reward model. Wang et al. (2023),
 https://arxiv.org/abs/2309.11235.
+
+Expect, on the testbed with the base model of experiments.compare's seed 0: gold
+0.53, where SFT on the same demonstrations has 0.28.
 """
 
 import dataclasses

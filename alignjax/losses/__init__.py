@@ -2,6 +2,7 @@
 
 from alignjax.losses.anchored import apo_down_loss
 from alignjax.losses.anchored import apo_zero_loss
+from alignjax.losses.anchored import bco_loss
 from alignjax.losses.anchored import nca_loss
 from alignjax.losses.anchored import sppo_loss
 from alignjax.losses.divergence import alpha_dpo_loss
@@ -37,6 +38,8 @@ from alignjax.losses.reward import ranking_loss
 from alignjax.losses.reward import reward_centering_loss
 from alignjax.losses.supervised import sft_loss
 from alignjax.losses.supervised import z_loss
+from alignjax.losses.transport import aot_loss
+from alignjax.losses.transport import aot_unpaired_loss
 from alignjax.losses.unpaired import kto_kl
 from alignjax.losses.unpaired import kto_loss
 from alignjax.losses.unpaired import kto_weights
@@ -48,8 +51,11 @@ __all__ = [
     'AdaptiveKLState',
     'adaptive_kl',
     'alpha_dpo_loss',
+    'aot_loss',
+    'aot_unpaired_loss',
     'apo_down_loss',
     'apo_zero_loss',
+    'bco_loss',
     'bradley_terry_loss',
     'cispo_loss',
     'cpo_loss',

@@ -175,3 +175,46 @@ def sppo_loss(
       ref_rejected_logprobs)
   target = 1.0 / (2.0 * beta)
   return jnp.square(chosen - target) + jnp.square(rejected + target)
+
+
+def bco_loss(
+    chosen_logprobs: jax.Array,
+    rejected_logprobs: jax.Array,
+    ref_chosen_logprobs: jax.Array,
+    ref_rejected_logprobs: jax.Array,
+    *,
+    beta: float = 0.1,
+    shift: float | jax.Array = 0.0,
+) -> jax.Array:
+  """Binary classifier optimisation loss of a pair: each side is classified.
+
+    L = −log σ(βr_w − δ) − log σ(−(βr_l − δ))
+
+  Jung et al. (2024), https://arxiv.org/abs/2404.04656. Their δ is a running
+  mean of the rewards of both sides; here it is the caller's.
+
+  Args:
+    chosen_logprobs: [B] policy log-probability of each preferred response, in
+      nats, summed over the response's tokens.
+    rejected_logprobs: [B] the same for the dispreferred response.
+    ref_chosen_logprobs: [B] reference log-probability of the preferred one. No
+      gradient flows through it.
+    ref_rejected_logprobs: [B] the same for the dispreferred one.
+    beta: strength of the pull towards the reference, β > 0, in 1/nats.
+    shift: δ, the reward that parts good from bad: a number or a [] array. No
+      gradient flows through it.
+
+  Returns:
+    [B] float32 losses in nats. At π = π_ref, without a shift, each is 2 log 2.
+
+  Raises:
+    AssertionError: if the four inputs are not float arrays of one [B] shape, or
+      a setting is out of range.
+  """
+  preference.check_in('(0, inf)', beta=beta)
+  chosen, rejected = preference.log_ratios(
+      chosen_logprobs, rejected_logprobs, ref_chosen_logprobs,
+      ref_rejected_logprobs)
+  shift = jax.lax.stop_gradient(shift)
+  return -(jax.nn.log_sigmoid(beta * chosen - shift)
+           + jax.nn.log_sigmoid(shift - beta * rejected))

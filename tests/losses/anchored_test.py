@@ -15,6 +15,7 @@ import pytest
 
 from alignjax.losses import apo_down_loss
 from alignjax.losses import apo_zero_loss
+from alignjax.losses import bco_loss
 from alignjax.losses import nca_loss
 from alignjax.losses import sppo_loss
 
@@ -23,6 +24,7 @@ LOSSES = {
     'apo_down': apo_down_loss,
     'nca': nca_loss,
     'sppo': sppo_loss,
+    'bco': bco_loss,
 }
 every_loss = pytest.mark.parametrize('name', LOSSES)
 
@@ -43,6 +45,7 @@ EQUATIONS = {
     'nca': lambda w, l, b: (
         np.logaddexp(0, -b * w)
         + (np.logaddexp(0, b * w) + np.logaddexp(0, b * l)) / 2),
+    'bco': lambda w, l, b: np.logaddexp(0, -b * w) + np.logaddexp(0, b * l),
     'sppo': lambda w, l, b: (w - 1 / (2 * b)) ** 2 + (l + 1 / (2 * b)) ** 2,
 }
 

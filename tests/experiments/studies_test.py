@@ -57,11 +57,11 @@ def test_preferences_leave_the_rankings_that_the_pairs_come_from(pairs):
 @pytest.mark.parametrize('plackett_luce', [False, True])
 def test_a_reward_model_learns_from_rankings(
     base, pairs, tmp_path, left, plackett_luce):
-  ranking.main(ranking.Config(
+  ranking.stage(ranking.Config(
       workdir=str(tmp_path / 'r'), model=base, test_data=pairs[1],
       data=str(preferences.rankings_file(pairs[0])),
       plackett_luce=plackett_luce, **SIZES))
-  summary = left(tmp_path / 'r').summary['ranking']
+  summary = left(tmp_path / 'r').summary
   assert summary['rankings'] > 8 and 0 <= summary['accuracy'] <= 1
   hf.load_reward_model(tmp_path / 'r' / 'model')
 
@@ -82,10 +82,10 @@ def test_a_normalised_reward_model_scores_the_chosen_about_0_and_1(
   margin = {}
   for normalize in ('none', 'mean', 'standard'):
     workdir = tmp_path / normalize
-    folder = reward.main(reward.Config(
+    folder = reward.stage(reward.Config(
         workdir=str(workdir), model=base, data=pairs[0], test_data=pairs[1],
         normalize=normalize, margins='small', **SIZES))
-    margin[normalize] = left(workdir).summary['reward_model']['mean_margin']
+    margin[normalize] = left(workdir).summary['mean_margin']
     assert (runs.read_reward_mean(folder) == 0) == (normalize == 'none')
   assert margin['mean'] == margin['none'] != margin['standard']
 

@@ -19,6 +19,7 @@ LOG_TWO = math.log(2)
 
 # Scripts that share all code but their objective are run once a kind; that each
 # binds its paper's loss and advantages, pairs_test and online_test check.
+
 # What the first loss is, by its paper, at the reference.
 PAIRS = {
     'ipo': (dict(beta=0.5), 1 / (4 * 0.5**2)),

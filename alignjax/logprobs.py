@@ -27,6 +27,7 @@ def token_logprobs(
     *,
     chunk_size: int | None = None,
     temperature: float = 1.0,
+    softcap: float | None = None,
     start: int = 0,
 ) -> jax.Array:
   """Log-probability of each token, given the tokens before it.
@@ -43,6 +44,7 @@ def token_logprobs(
     chunk_size: columns whose logits exist at one time; all when None. It need
       not divide T. It changes memory and speed, not the result.
     temperature: τ > 0; what the response was sampled with.
+    softcap: c > 0 bounds the logits before τ, as c tanh(z / c); None does not.
     start: first column that is wanted, known at trace time. Nothing before it
       is unembedded.
 
@@ -59,12 +61,12 @@ def token_logprobs(
   first = _first(start, hidden)
 
   def chunk_logprobs(states, targets):
-    logits = _logits(states, unembedding, temperature)
+    z = logits(states, unembedding, temperature, softcap)
     # A masked sum, where a gather would do: it splits over a vocabulary that
     # is sharded, and its gradient needs no scatter.
     is_target = targets[..., None] == jnp.arange(unembedding.shape[0])
-    target_logits = jnp.sum(logits, axis=-1, where=is_target)
-    return target_logits - jax.nn.logsumexp(logits, axis=-1)
+    target_logits = jnp.sum(z, axis=-1, where=is_target)
+    return target_logits - jax.nn.logsumexp(z, axis=-1)
 
   return _by_chunks(
       chunk_logprobs, (hidden[:, first - 1:-1], tokens[:, first:]), chunk_size,
@@ -77,6 +79,7 @@ def token_log_normalizers(
     *,
     chunk_size: int | None = None,
     temperature: float = 1.0,
+    softcap: float | None = None,
     start: int = 0,
 ) -> jax.Array:
   """Log-normalizer of the softmax that each token was drawn from.
@@ -90,6 +93,7 @@ def token_log_normalizers(
     unembedding: [V, D] one row per token of the vocabulary.
     chunk_size: columns whose logits exist at one time; all when None.
     temperature: τ > 0; what the response was sampled with.
+    softcap: c > 0 bounds the logits before τ, as c tanh(z / c); None does not.
     start: first column that is wanted, known at trace time.
 
   Returns:
@@ -103,8 +107,8 @@ def token_log_normalizers(
   first = _first(start, hidden)
 
   def chunk_log_normalizers(states):
-    logits = _logits(states, unembedding, temperature)
-    return jax.nn.logsumexp(logits, axis=-1)
+    z = logits(states, unembedding, temperature, softcap)
+    return jax.nn.logsumexp(z, axis=-1)
 
   return _by_chunks(
       chunk_log_normalizers, (hidden[:, first - 1:-1],), chunk_size, first)
@@ -116,6 +120,7 @@ def token_entropy(
     *,
     chunk_size: int | None = None,
     temperature: float = 1.0,
+    softcap: float | None = None,
     start: int = 0,
 ) -> jax.Array:
   """Entropy of the distribution that each token was drawn from.
@@ -127,6 +132,7 @@ def token_entropy(
     unembedding: [V, D] one row per token of the vocabulary.
     chunk_size: columns whose logits exist at one time; all when None.
     temperature: τ > 0; what the response was sampled with.
+    softcap: c > 0 bounds the logits before τ, as c tanh(z / c); None does not.
     start: first column that is wanted, known at trace time.
 
   Returns:
@@ -138,9 +144,10 @@ def token_entropy(
   """
   _check_states(hidden, unembedding)
   first = _first(start, hidden)
+  log_softmax = _log_softmax(unembedding, temperature, softcap)
 
   def chunk_entropy(states):
-    logprobs = jax.nn.log_softmax(_logits(states, unembedding, temperature))
+    logprobs = log_softmax(states)
     return -jnp.sum(jnp.exp(logprobs) * logprobs, axis=-1)
 
   return _by_chunks(
@@ -153,6 +160,7 @@ def token_collision(
     *,
     chunk_size: int | None = None,
     temperature: float = 1.0,
+    softcap: float | None = None,
     start: int = 0,
 ) -> jax.Array:
   """Log-probability that two draws, where each token was drawn, are the same.
@@ -167,6 +175,7 @@ def token_collision(
     unembedding: [V, D] one row per token of the vocabulary.
     chunk_size: columns whose logits exist at one time; all when None.
     temperature: τ > 0; what the response was sampled with.
+    softcap: c > 0 bounds the logits before τ, as c tanh(z / c); None does not.
     start: first column that is wanted, known at trace time.
 
   Returns:
@@ -178,9 +187,10 @@ def token_collision(
   """
   _check_states(hidden, unembedding)
   first = _first(start, hidden)
+  log_softmax = _log_softmax(unembedding, temperature, softcap)
 
   def chunk_collision(states):
-    logprobs = jax.nn.log_softmax(_logits(states, unembedding, temperature))
+    logprobs = log_softmax(states)
     return jax.nn.logsumexp(2.0 * logprobs, axis=-1)
 
   return _by_chunks(
@@ -195,6 +205,7 @@ def exact_kl(
     *,
     chunk_size: int | None = None,
     temperature: float = 1.0,
+    softcap: float | None = None,
     start: int = 0,
 ) -> jax.Array:
   """KL over the vocabulary, where each token was drawn.
@@ -213,6 +224,7 @@ def exact_kl(
     ref_unembedding: [V, D′] the reference's. No gradient either.
     chunk_size: columns whose logits exist at one time; all when None.
     temperature: τ > 0; divides the logits of both.
+    softcap: c > 0 bounds both logits before τ, as c tanh(z / c); None does not.
     start: first column that is wanted, known at trace time.
 
   Returns:
@@ -229,11 +241,12 @@ def exact_kl(
   ref_hidden, ref_unembedding = jax.lax.stop_gradient(
       (ref_hidden, ref_unembedding))
   first = _first(start, hidden)
+  log_softmax = _log_softmax(unembedding, temperature, softcap)
+  ref_log_softmax = _log_softmax(ref_unembedding, temperature, softcap)
 
   def chunk_kl(states, ref_states):
-    logprobs = jax.nn.log_softmax(_logits(states, unembedding, temperature))
-    ref_logprobs = jax.nn.log_softmax(
-        _logits(ref_states, ref_unembedding, temperature))
+    logprobs = log_softmax(states)
+    ref_logprobs = ref_log_softmax(ref_states)
     return jnp.sum(jnp.exp(logprobs) * (logprobs - ref_logprobs), axis=-1)
 
   return _by_chunks(
@@ -246,17 +259,35 @@ def _first(start: int, hidden: jax.Array) -> int:
   return min(max(start, 1), hidden.shape[1])
 
 
-def _logits(
-    states: jax.Array, unembedding: jax.Array, temperature: float
+def logits(
+    states: jax.Array, unembedding: jax.Array, temperature: float = 1.0,
+    softcap: float | None = None,
 ) -> jax.Array:
-  """[B, C, V] float32 logits of the given columns."""
+  """Logits of what follows each state, [..., V] float32.
+
+  Args:
+    states: [..., D] final hidden states.
+    unembedding: [V, D].
+    temperature: τ > 0; divides the logits.
+    softcap: c > 0 bounds the logits before τ, as c tanh(z / c); None does not.
+  """
   chex.assert_scalar_positive(temperature)
   # The cast is inside the chunk, so that over the chunks the gradient of a
   # float32 unembedding is summed in float32, whatever the matmul runs in.
-  logits = jnp.einsum(
-      'btd,vd->btv', states, unembedding.astype(states.dtype),
-      preferred_element_type=jnp.float32)
-  return logits / temperature
+  z = jnp.einsum('...d,vd->...v', states, unembedding.astype(states.dtype),
+                 preferred_element_type=jnp.float32)
+  if softcap is not None:
+    chex.assert_scalar_positive(softcap)
+    z = softcap * jnp.tanh(z / softcap)
+  return z / temperature
+
+
+def _log_softmax(
+    unembedding: jax.Array, temperature: float, softcap: float | None
+) -> Callable[[jax.Array], jax.Array]:
+  """The function from states [..., D] to log-probabilities [..., V]."""
+  return lambda states: jax.nn.log_softmax(
+      logits(states, unembedding, temperature, softcap))
 
 
 def _by_chunks(

@@ -31,6 +31,7 @@ RULES: dict[str, tuple[str, ...]] = {
     'embed': ('fsdp',),
     'head_dim': (),
     'layers': (),
+    'positions': (),
     'norm': (),
 }
 

@@ -1,24 +1,30 @@
-"""config.json of a Llama-family folder to `ModelConfig`, and back."""
+"""config.json of a model folder to `ModelConfig`, and back."""
 
 import os
 import pathlib
 
+from alignjax.hf import families
 from alignjax.hf import files
+from alignjax.hf.families import Family
+from alignjax.hf.fields import Fields
 from alignjax.models.config import ModelConfig
 from alignjax.types import InputError
 
-ARCHITECTURES = ('LlamaForCausalLM', 'LlamaForSequenceClassification')
+FAMILIES = families.FAMILIES
 
-_REQUIRED = ('vocab_size', 'hidden_size', 'intermediate_size',
-             'num_hidden_layers', 'num_attention_heads')
+# What the file may call an activation, and what it is here.
+_ACTIVATIONS = {
+    'silu': 'silu', 'swish': 'silu', 'gelu': 'gelu', 'gelu_new': 'gelu_tanh',
+    'gelu_pytorch_tanh': 'gelu_tanh', 'gelu_fast': 'gelu_tanh',
+}
 
 
 def read_config(folder: str | os.PathLike) -> ModelConfig:
   """The `ModelConfig` of a Hugging Face model folder.
 
-  Fields that transformers lets out take its defaults for Llama. What this
-  model does not compute (scaled RoPE, biases, quantized weights) is refused
-  rather than ignored.
+  Fields that are left out take the defaults of transformers for the model
+  type. What this decoder does not compute (quantized weights, other kinds of
+  RoPE scaling, models that also see) is refused rather than ignored.
 
   Args:
     folder: holds `config.json`.
@@ -30,40 +36,48 @@ def read_config(folder: str | os.PathLike) -> ModelConfig:
     InputError: naming the file, the field, its value and what is supported.
   """
   path = pathlib.Path(folder) / 'config.json'
-  hf = files.read_json(path)
-  _check_supported(hf, path)
-  missing = [field for field in _REQUIRED if hf.get(field) is None]
-  if missing:
-    raise InputError(
-        f'{path} lacks {", ".join(missing)}; a Llama configuration needs '
-        f'{", ".join(_REQUIRED)}')
-  hidden = _count(hf, 'hidden_size', path)
-  heads = _count(hf, 'num_attention_heads', path)
-  kv_heads = _count(hf, 'num_key_value_heads', path, default=heads)
+  values = files.read_json(path)
+  family = _family(values, path)
+  fields = Fields(values, path, family.defaults)
+  _check_supported(fields, family)
+  name = lambda field: family.names.get(field, field)
+  _check_there(fields, [name(field) for field in (
+      'vocab_size', 'hidden_size', 'num_hidden_layers', 'num_attention_heads',
+      *(() if family.name == 'gpt2' else ('intermediate_size',)))], family)
+  hidden = fields.count(name('hidden_size'))
+  heads = fields.count(name('num_attention_heads'))
+  kv_heads = heads
+  if family.is_grouped:
+    kv_heads = fields.optional_count('num_key_value_heads') or heads
   if heads % kv_heads:
-    raise InputError(
-        f'{path}: num_key_value_heads={kv_heads} does not divide '
-        f'num_attention_heads={heads}; correct one of them')
-  if hf.get('head_dim') is None and hidden % heads:
-    raise InputError(
-        f'{path}: hidden_size={hidden} is no multiple of '
-        f'num_attention_heads={heads}; add head_dim')
-  head_dim = _count(hf, 'head_dim', path, default=hidden // heads)
-  if head_dim % 2:
-    raise InputError(f'{path}: head_dim={head_dim} is odd; RoPE turns pairs of '
-                     'dimensions, so it must be even')
+    raise fields.bad('num_key_value_heads', f'does not divide '
+                     f'{name("num_attention_heads")}={heads}; correct one of '
+                     'them')
+  if fields.get('head_dim') is None and hidden % heads:
+    raise fields.bad(name('hidden_size'), 'is no multiple of '
+                     f'{name("num_attention_heads")}={heads}; add head_dim')
+  head_dim = hidden // heads
+  if family.is_grouped:
+    head_dim = fields.optional_count('head_dim') or head_dim
+    if head_dim % 2:
+      raise InputError(f'{path}: head_dim={head_dim} is odd; RoPE turns pairs '
+                       'of dimensions, so it must be even')
+  inner = fields.optional_count(name('intermediate_size')) or 4 * hidden
+  own = family.read(fields, head_dim)
   return ModelConfig(
-      vocab_size=_count(hf, 'vocab_size', path),
+      family=family.name,
+      vocab_size=fields.count('vocab_size'),
       hidden_size=hidden,
-      intermediate_size=_count(hf, 'intermediate_size', path),
-      num_layers=_count(hf, 'num_hidden_layers', path),
+      intermediate_size=inner,
+      num_layers=fields.count(name('num_hidden_layers')),
       num_heads=heads,
       num_kv_heads=kv_heads,
       head_dim=head_dim,
-      rope_theta=_rope_theta(hf, path),
-      norm_eps=_positive(hf, 'rms_norm_eps', path, default=1e-6),
-      tie_embeddings=bool(hf.get('tie_word_embeddings', False)),
-      max_positions=_count(hf, 'max_position_embeddings', path, default=2_048))
+      norm_eps=fields.number(name('rms_norm_eps')),
+      tie_embeddings=fields.flag('tie_word_embeddings'),
+      max_positions=fields.count(name('max_position_embeddings')),
+      activation=_activation(fields, family),
+      **own)
 
 
 def config_to_hf(
@@ -78,7 +92,7 @@ def config_to_hf(
   """What `config.json` says of a model.
 
   Args:
-    config: the model.
+    config: the model; its `family` says in which type's fields.
     is_reward_model: one label on the last token instead of next-token logits.
     weights_dtype: the dtype of the weights beside it.
     bos_id: id of the token that begins a text.
@@ -89,93 +103,85 @@ def config_to_hf(
   Returns:
     A JSON-able dictionary; `read_config` gives `config` back, numerics aside.
   """
-  rope = {'rope_theta': config.rope_theta, 'rope_type': 'default'}
-  labels = {'id2label': {'0': 'LABEL_0'}, 'label2id': {'LABEL_0': 0}}
-  return {
-      'architectures': [ARCHITECTURES[is_reward_model]],
-      'attention_bias': False,
-      'attention_dropout': 0.0,
-      'bos_token_id': bos_id,
-      'eos_token_id': eos_id,
-      'head_dim': config.head_dim,
-      'hidden_act': 'silu',
+  family = FAMILIES[config.family]
+  field, activation = family.activation
+  common = {
       'hidden_size': config.hidden_size,
       'intermediate_size': config.intermediate_size,
       'max_position_embeddings': config.max_positions,
-      'mlp_bias': False,
-      'model_type': 'llama',
       'num_attention_heads': config.num_heads,
       'num_hidden_layers': config.num_layers,
-      'num_key_value_heads': config.num_kv_heads,
-      'pad_token_id': pad_id,
       'rms_norm_eps': config.norm_eps,
-      'rope_parameters': rope,          # Read by transformers 5,
-      'rope_theta': config.rope_theta,  # and by transformers 4.
+  }
+  if family.is_grouped:
+    common['num_key_value_heads'] = config.num_kv_heads
+    common['head_dim'] = config.head_dim
+  labels = {'id2label': {'0': 'LABEL_0'}, 'label2id': {'LABEL_0': 0}}
+  return {
+      'architectures': [
+          family.classifier if is_reward_model else family.causal],
+      'bos_token_id': bos_id,
+      'eos_token_id': eos_id,
+      field: activation,
+      'model_type': family.name,
+      'pad_token_id': pad_id,
       'tie_word_embeddings': config.tie_embeddings,
       'torch_dtype': weights_dtype,
       'vocab_size': config.vocab_size,
-  } | (labels if is_reward_model else {})
+      **{family.names.get(key, key): value for key, value in common.items()},
+      **family.write(config),
+      **(labels if is_reward_model else {}),
+  }
 
 
-def _check_supported(hf: dict, path: pathlib.Path) -> None:
+def _family(values: dict, path: pathlib.Path) -> Family:
+  """The model type, or an InputError with those there are."""
+  name = values.get('model_type')
+  if name in FAMILIES:
+    return FAMILIES[name]
+  advice = f"use a model of one of the types {', '.join(FAMILIES)}"
+  if isinstance(values.get('text_config'), dict):
+    inner = values['text_config'].get('model_type')
+    advice = (f'it also sees images, and its text part ({inner}) would be '
+              'saved without the rest; give a text-only model')
+  raise InputError(
+      f'{path}: model_type={name!r} is not supported; {advice}')
+
+
+def _check_supported(fields: Fields, family: Family) -> None:
   """Refuses every field that would change what the model computes."""
-  if hf.get('model_type') != 'llama':
+  known = (family.causal, family.classifier)
+  for architecture in fields.get('architectures') or []:
+    if architecture not in known:
+      raise InputError(
+          f'{fields.path}: architectures={architecture!r} is not supported; '
+          f'use {" or ".join(known)}')
+  if fields.get('quantization_config'):
     raise InputError(
-        f'{path}: model_type={hf.get("model_type")!r} is not supported; use a '
-        f"model of model_type 'llama' ({' or '.join(ARCHITECTURES)})")
-  for architecture in hf.get('architectures') or []:
-    if architecture not in ARCHITECTURES:
-      raise InputError(
-          f'{path}: architectures={architecture!r} is not supported; use '
-          f'{" or ".join(ARCHITECTURES)}')
-  if hf.get('hidden_act', 'silu') != 'silu':
+        f'{fields.path}: quantization_config is set; use the float32, bfloat16 '
+        'or float16 weights that were quantized')
+  for name, allowed in family.fixed.items():
+    if fields.get(name) not in allowed:
+      raise fields.bad(name, f'is not supported; it must be {allowed[-1]!r}')
+
+
+def _check_there(fields: Fields, names: list[str], family: Family) -> None:
+  missing = [name for name in names if fields.get(name) is None]
+  if missing:
     raise InputError(
-        f"{path}: hidden_act={hf['hidden_act']!r} is not supported; the MLP "
-        "is SwiGLU, so it must be 'silu'")
-  for field in ('attention_bias', 'mlp_bias'):
-    if hf.get(field):
-      raise InputError(
-          f'{path}: {field}={hf[field]!r} is not supported; projections have '
-          'no bias, so it must be false')
-  if hf.get('quantization_config'):
-    raise InputError(
-        f'{path}: quantization_config is set; use the float32, bfloat16 or '
-        'float16 weights that were quantized')
+        f'{fields.path} lacks {", ".join(missing)}; a {family.name} '
+        f'configuration needs {", ".join(names)}')
 
 
-def _rope_theta(hf: dict, path: pathlib.Path) -> float:
-  """The base of RoPE's wavelengths, wherever the file's version put it."""
-  for field in ('rope_scaling', 'rope_parameters'):
-    rope = hf.get(field) or {}
-    if not isinstance(rope, dict):
-      raise InputError(
-          f'{path}: {field}={rope!r} must be an object; correct it')
-    kind = rope.get('rope_type', rope.get('type', 'default'))
-    partial = rope.get('partial_rotary_factor', 1.0)
-    if kind != 'default' or partial != 1.0:
-      raise InputError(
-          f'{path}: {field}={rope!r} is not supported; RoPE must be unscaled '
-          "(rope_type 'default')")
-  for source in (hf.get('rope_parameters'), hf.get('rope_scaling'), hf):
-    if (source or {}).get('rope_theta') is not None:
-      return _positive(source, 'rope_theta', path)
-  return 10_000.0
-
-
-def _positive(hf: dict, field: str, path: pathlib.Path, default=None) -> float:
-  """A positive number, or an InputError naming file, field and value."""
-  value = default if hf.get(field) is None else hf[field]
-  if isinstance(value, bool) or not isinstance(value, (int, float)) or (
-      not value > 0):
-    raise InputError(f'{path}: {field}={value!r} must be a positive number; '
-                     'correct it')
-  return float(value)
-
-
-def _count(hf: dict, field: str, path: pathlib.Path, default=None) -> int:
-  """A positive whole number, or an InputError naming file, field and value."""
-  value = default if hf.get(field) is None else hf[field]
-  if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-    raise InputError(f'{path}: {field}={value!r} must be a positive whole '
-                     'number; correct it')
-  return value
+def _activation(fields: Fields, family: Family) -> str:
+  """The activation; Gemma's first files say gelu and mean its tanh form."""
+  field, usual = family.activation
+  name = fields.get(field)
+  if name is None and field == 'hidden_activation':
+    name = fields.get('hidden_act')
+  name = usual if name is None or (
+      name == 'gelu' and family.name.startswith('gemma')) else name
+  if _ACTIVATIONS.get(name) != _ACTIVATIONS[usual]:
+    raise fields.bad(field, f'is not supported; a {family.name} model has '
+                     f'{usual!r}')
+  return _ACTIVATIONS[name]

@@ -20,8 +20,8 @@ SHARDS = 'model-*-of-*.safetensors'
 
 _DTYPES = {'F32': 'float32', 'BF16': 'bfloat16', 'F16': 'float16'}
 
-# A tensor to be written: its place, its array, the dtype it is written in.
-Leaf = tuple[layout.Slot, jax.Array | np.ndarray, str]
+# A tensor to be written: its place, its arrays, the dtype it is written in.
+Leaf = tuple[layout.Slot, list[jax.Array | np.ndarray], str]
 
 
 def check_dtype(argument: str, dtype: str) -> None:
@@ -92,7 +92,8 @@ def write(
     folder: pathlib.Path, leaves: list[Leaf], max_shard_bytes: int
 ) -> list[str]:
   """Writes one file, or shards and their index; returns the names."""
-  size = lambda slot, _, dtype: math.prod(slot.shape) * np.dtype(dtype).itemsize
+  size = lambda slot, _, dtype: (
+      math.prod(slot.file_shape) * np.dtype(dtype).itemsize)
   shards, room = [[]], max_shard_bytes
   for leaf in leaves:
     if shards[-1] and size(*leaf) > room:
@@ -117,9 +118,10 @@ def write(
 def _write_shard(path: pathlib.Path, shard: list[Leaf]) -> None:
   """Brings one shard's leaves to the host and writes them."""
   tensors = {}
-  for slot, leaf, dtype in shard:
-    row = np.asarray(leaf if slot.layer is None else leaf[slot.layer])
-    tensors[slot.name] = np.ascontiguousarray(slot.to_file(row), dtype)
+  for slot, leaves, dtype in shard:
+    rows = [np.asarray(leaf if slot.layer is None else leaf[slot.layer])
+            for leaf in leaves]
+    tensors[slot.name] = np.ascontiguousarray(slot.to_file(rows), dtype)
   # Transformers reads only files that say whose convention they follow.
   safetensors.numpy.save_file(tensors, path, metadata={'format': 'pt'})
   path.chmod(0o644)

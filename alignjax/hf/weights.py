@@ -13,17 +13,25 @@ import tempfile
 import jax
 import numpy as np
 
+from alignjax import sharding
+from alignjax.hf import assembly
 from alignjax.hf import config as hf_config
 from alignjax.hf import files
 from alignjax.hf import layout
 from alignjax.hf import shards
 from alignjax.hf import tokenizer as hf_tokenizer
 from alignjax.models.config import ModelConfig
+from alignjax.models.language import CausalLM
+from alignjax.models.language import ScalarModel
 from alignjax.types import InputError
 
 Params = layout.Params
 stack_layers = layout.stack_layers
 unstack_layers = layout.unstack_layers
+
+# Ends of names of what old files hold beside the weights: masks, RoPE's table.
+_TABLES = ('.rotary_emb.inv_freq', '.attn.bias', '.attn.masked_bias',
+           '.attention.bias', '.attention.masked_bias')
 
 
 def load_model(
@@ -33,29 +41,35 @@ def load_model(
     param_dtype: str = 'float32',
     scan_layers: bool = False,
     remat: bool = False,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> tuple[ModelConfig, Params]:
-  """Reads a LlamaForCausalLM folder.
+  """Reads the folder of a language model.
 
   Args:
     folder: holds `config.json` and `model.safetensors`, or shards of it with
-      `model.safetensors.index.json`. Tensors are read one by one, so host
-      memory holds the parameters once.
+      `model.safetensors.index.json`. Tensors are read one by one.
     dtype: of activations and matmuls; goes into the configuration.
     param_dtype: of the returned leaves.
     scan_layers: one `layers` with a leading [L] instead of `layers_0` ...
     remat: goes into the configuration.
+    mesh: sends each leaf to its shards as soon as it is read, so that the host
+      holds the largest tensor and a leaf beside what its devices own.
 
   Returns:
-    The configuration and the parameters, numpy arrays in the tree that
-    `ModelConfig` describes. Saved again they give the same bits, if
+    The configuration and the parameters, in the tree that `ModelConfig`
+    describes: numpy arrays, or arrays on the mesh, sharded as
+    `sharding.tree_shardings` says. Saved again they give the same bits, if
     `param_dtype` holds the file's.
 
   Raises:
     InputError: if a file or tensor is missing, extra, cut or misshapen.
   """
   config = _config(folder, dtype, param_dtype, scan_layers, remat)
+  model = CausalLM(config)
+  shardings = mesh and sharding.tree_shardings(
+      mesh, model.axes(), jax.eval_shape(model.init, jax.random.key(0)))
   params = _read(pathlib.Path(folder), layout.slots(config), config,
-                 param_dtype)
+                 param_dtype, shardings)
   return config, params
 
 
@@ -66,8 +80,9 @@ def load_reward_model(
     param_dtype: str = 'float32',
     scan_layers: bool = False,
     remat: bool = False,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> tuple[ModelConfig, Params]:
-  """Reads a LlamaForSequenceClassification folder that has one label.
+  """Reads the folder of a reward model: sequence classification, one label.
 
   Args:
     folder: as for `load_model`.
@@ -75,6 +90,7 @@ def load_reward_model(
     param_dtype: of the returned leaves.
     scan_layers: one `layers` with a leading [L] instead of `layers_0` ...
     remat: goes into the configuration.
+    mesh: as for `load_model`.
 
   Returns:
     The configuration and `{'backbone': ..., 'head': [D]}`. A reward model has
@@ -85,9 +101,14 @@ def load_reward_model(
   """
   config = _config(folder, dtype, param_dtype, scan_layers, remat)
   config = dataclasses.replace(config, tie_embeddings=True)
+  model = ScalarModel(config)
+  shardings = mesh and sharding.tree_shardings(
+      mesh, model.axes(), jax.eval_shape(model.init, jax.random.key(0)))
+  if shardings:
+    shardings = shardings['backbone'] | {'head': shardings['head']}
   backbone = _read(pathlib.Path(folder),
                    layout.slots(config, is_reward_model=True), config,
-                   param_dtype)
+                   param_dtype, shardings)
   head = backbone.pop('head')
   return config, {'backbone': backbone, 'head': head}
 
@@ -116,8 +137,8 @@ def save_model(
     tokenizer: its files are written too. A reward model's gets a padding token
       other than EOS, because transformers scores the last token that is not
       padding, which shall be EOS.
-    head: [D] makes it a reward model (LlamaForSequenceClassification with one
-      label, without bias).
+    head: [D] makes it a reward model (sequence classification with one label,
+      without bias).
     generation: more for `generation_config.json`, such as `temperature`, or
       token ids where no tokenizer is given.
     dtype: of the written weights; by default each leaf keeps its own.
@@ -171,33 +192,61 @@ def _read(
     slots: list[layout.Slot],
     config: ModelConfig,
     param_dtype: str,
+    shardings: Params | None,
 ) -> Params:
   """The tree, filled tensor by tensor."""
-  params = {}
+  begun, params = {}, {}
   with contextlib.ExitStack() as stack:
     opened = shards.open_all(folder, stack)
-    _check_names(folder, set(opened), {slot.name for slot in slots})
+    slots = _as_named(slots, opened, config)
+    _check_names(folder, set(opened), slots, config)
     for slot in slots:
-      tensor = slot.to_tree(shards.read_tensor(slot, *opened[slot.name]))
-      *parents, leaf = slot.path
-      node = params
-      for parent in parents:
-        node = node.setdefault(parent, {})
-      if slot.layer is None:
-        node[leaf] = np.array(tensor, param_dtype, order='C')
-      else:
-        shape = (config.num_layers, *slot.shape)
-        node.setdefault(leaf, np.empty(shape, param_dtype))
-        node[leaf][slot.layer] = tensor
-    if layout.UNEMBED in opened and 'unembed' not in params:
-      _check_tied(params['embed'], *opened[layout.UNEMBED])
+      parts = slot.to_tree(shards.read_tensor(slot, *opened[slot.name]))
+      for path, shape, part in zip(slot.paths, slot.shapes, parts, strict=True):
+        if path not in begun:
+          rows = () if slot.layer is None else (config.num_layers,)
+          begun[path] = assembly.Assembly(
+              (*rows, *shape), param_dtype, _at(shardings, path))
+          begun[path].expect(*rows or (1,))
+        if begun[path].write(part, slot.layer):
+          *parents, leaf = path
+          node = params
+          for parent in parents:
+            node = node.setdefault(parent, {})
+          node[leaf] = begun.pop(path).finish()
+    if config.tie_embeddings:
+      _check_tied(slots, opened, config)
   return params
 
 
-def _check_names(folder: pathlib.Path, got: set[str], due: set[str]) -> None:
+def _at(tree: Params | None, path: tuple[str, ...]):
+  """What a tree holds at a path; None where there is no tree."""
+  for name in path if tree is not None else ():
+    tree = tree[name]
+  return tree
+
+
+def _as_named(
+    slots: list[layout.Slot], opened: dict, config: ModelConfig
+) -> list[layout.Slot]:
+  """The slots, by the names of files that leave the first part out."""
+  prefix = layout.prefix(config)
+  if any(name.startswith(prefix) for name in opened):
+    return slots
+  bare = [slot._replace(name=slot.name.removeprefix(prefix)) for slot in slots]
+  return bare if any(slot.name in opened for slot in bare) else slots
+
+
+def _check_names(
+    folder: pathlib.Path, got: set[str], slots: list[layout.Slot],
+    config: ModelConfig,
+) -> None:
   """Raises InputError unless the file holds what the model has, no more."""
+  due = {slot.name for slot in slots}
+  redundant = lambda name: name.endswith(_TABLES) or (
+      name == layout.unembed_name(config) and layout.HEAD not in due)
   missing = sorted(due - got)
-  extra = sorted(name for name in got - due if not _is_redundant(name, due))
+  extra = sorted(name for name in got - due if not redundant(name))
   if layout.HEAD in missing:
     raise InputError(f'{folder}: {layout.HEAD} is missing: this is no reward '
                      'model; use load_model')
@@ -212,19 +261,19 @@ def _check_names(folder: pathlib.Path, got: set[str], due: set[str]) -> None:
           'another model than the weights: copy both from one source')
 
 
-def _is_redundant(name: str, due: set[str]) -> bool:
-  """Whether a tensor says nothing new: RoPE's table, a tied unembedding."""
-  return name.endswith('.rotary_emb.inv_freq') or (
-      name == layout.UNEMBED and layout.HEAD not in due)
-
-
-def _check_tied(embed: np.ndarray, file, path: pathlib.Path) -> None:
+def _check_tied(
+    slots: list[layout.Slot], opened: dict, config: ModelConfig
+) -> None:
   """Refuses a file whose unembedding config.json would throw away."""
-  unembed = file.get_tensor(layout.UNEMBED)
-  if unembed.shape != embed.shape or not np.array_equal(
-      unembed.astype(embed.dtype), embed):
+  name = layout.unembed_name(config)
+  if name not in opened:
+    return
+  file, path = opened[name]
+  embed = next(slot.name for slot in slots if slot.paths == (('embed',),))
+  if not np.array_equal(
+      file.get_tensor(name), opened[embed][0].get_tensor(embed)):
     raise InputError(
-        f'{path}: {layout.UNEMBED} differs from the embedding although '
+        f'{path}: {name} differs from the embedding although '
         'config.json says tie_word_embeddings=true; set it to false')
 
 
@@ -242,26 +291,30 @@ def _leaves(
   if is_reward_model:
     given.pop(('unembed',), None)  # A score needs none.
     given['head',] = head
-  unknown = set(given) - {slot.path for slot in slots}
+  unknown = set(given) - {path for slot in slots for path in slot.paths}
   if unknown:
     raise InputError(
         f'params has {"/".join(min(unknown))}, which its configuration does '
         f'not (scan_layers={config.scan_layers}, tie_embeddings='
         f'{config.tie_embeddings}); stack_layers and unstack_layers convert')
-  leaves = []
-  for slot in slots:
-    name, leaf = '/'.join(slot.path), given.get(slot.path)
-    lead = () if slot.layer is None else (config.num_layers,)
-    shape = getattr(leaf, 'shape', None)
-    if shape != (*lead, *slot.shape):
+  return [_written(slot, given, config, dtype) for slot in slots]
+
+
+def _written(
+    slot: layout.Slot, given: dict, config: ModelConfig, dtype: str | None
+) -> shards.Leaf:
+  """The leaves of one tensor, once they are what they must be."""
+  lead = () if slot.layer is None else (config.num_layers,)
+  for path, own in zip(slot.paths, slot.shapes, strict=True):
+    name, shape = '/'.join(path), getattr(given.get(path), 'shape', None)
+    if shape != (*lead, *own):
       raise InputError(
           f'params[{name}] has shape {shape}, its configuration says '
-          f'{(*lead, *slot.shape)}; save with the configuration that the '
+          f'{(*lead, *own)}; save with the configuration that the '
           'model was made with')
-    written = dtype or str(leaf.dtype)
+    written = dtype or str(given[path].dtype)
     shards.check_dtype('dtype' if dtype else f'params[{name}].dtype', written)
-    leaves.append((slot, leaf, written))
-  return leaves
+  return slot, [given[path] for path in slot.paths], written
 
 
 def _texts(

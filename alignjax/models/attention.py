@@ -1,4 +1,4 @@
-"""Who sees whom, rotary positions, and grouped-query attention."""
+"""Who sees whom, positions, and grouped-query attention."""
 
 import jax
 import jax.numpy as jnp
@@ -48,35 +48,26 @@ def count_positions(attention_mask: jax.Array) -> jax.Array:
                      0)
 
 
-def rotate(x: jax.Array, positions: jax.Array, *, theta: float) -> jax.Array:
-  """Rotary position embedding, the rotate-half form of Llama checkpoints.
-
-    (x₁, x₂) ↦ (x₁ cos φ − x₂ sin φ, x₂ cos φ + x₁ sin φ),
-    φ = position · θ^(−2i/head_dim), x₁ and x₂ the halves of head_dim
-
-  Su et al. (2021), https://arxiv.org/abs/2104.09864, with the pairing of
-  dimensions i and i + head_dim/2 instead of 2i and 2i + 1.
+def within(
+    seen: jax.Array, positions: jax.Array, key_positions: jax.Array,
+    window: int | None,
+) -> jax.Array:
+  """`seen`, less what lies `window` or more positions back.
 
   Args:
-    x: [B, T, heads, head_dim] queries or keys.
-    positions: [B, T] int.
-    theta: base of the wavelengths.
-
-  Returns:
-    [B, T, heads, head_dim] as x; the dot product of a rotated query and key
-    depends on the difference of their positions only.
+    seen: [B, T, S] bool.
+    positions: [B, T] int, of the tokens that look.
+    key_positions: [B, S] int, of those that are looked at.
+    window: how many tokens a token sees, itself included; None is all.
   """
-  half = x.shape[-1] // 2
-  frequency = theta ** -(jnp.arange(half, dtype=jnp.float32) / half)
-  angle = positions[..., None, None].astype(jnp.float32) * frequency
-  cos, sin = jnp.cos(angle), jnp.sin(angle)
-  left, right = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-  return jnp.concatenate(
-      [left * cos - right * sin, right * cos + left * sin], -1).astype(x.dtype)
+  if window is None:
+    return seen
+  return seen & (positions[:, :, None] - key_positions[:, None] < window)
 
 
 def attend(
-    query: jax.Array, key: jax.Array, value: jax.Array, seen: jax.Array
+    query: jax.Array, key: jax.Array, value: jax.Array, seen: jax.Array, *,
+    scale: float | None = None, softcap: float | None = None,
 ) -> jax.Array:
   """Grouped-query attention with a float32 softmax.
 
@@ -85,6 +76,8 @@ def attend(
     key: [B, S, K, head_dim], K divides H; head h reads K-head h // (H / K).
     value: [B, S, K, head_dim].
     seen: [B, T, S] bool.
+    scale: of the scores; 1/√head_dim if None.
+    softcap: c > 0 bounds the scores, as c tanh(score / c); None does not.
 
   Returns:
     [B, T, H, head_dim] as query. Columns that `seen` hides change nothing.
@@ -94,7 +87,10 @@ def attend(
   query = query.reshape(batch, length, -1, groups, head_dim)
   scores = jnp.einsum('btkgd,bskd->bkgts', query, key,
                       preferred_element_type=jnp.float32)
-  scores = jnp.where(seen[:, None, None], scores * head_dim**-0.5, _NEVER)
+  scores *= head_dim**-0.5 if scale is None else scale
+  if softcap is not None:
+    scores = softcap * jnp.tanh(scores / softcap)
+  scores = jnp.where(seen[:, None, None], scores, _NEVER)
   weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
   mixed = jnp.einsum('bkgts,bskd->btkgd', weights, value)
   return mixed.reshape(batch, length, heads, head_dim)

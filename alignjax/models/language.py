@@ -16,6 +16,7 @@ from alignjax.models import attention
 from alignjax.models.cache import Cache
 from alignjax.models.config import ModelConfig
 from alignjax.models.transformer import Transformer
+from alignjax.types import InputError
 
 Params = chex.ArrayTree
 
@@ -60,10 +61,19 @@ class CausalLM:
       [B, T, D]; column t depends on real tokens of columns ≤ t only.
     """
     if positions is None:
+      self._check_length(tokens.shape[1])
       positions = attention.count_positions(attention_mask)
     seen = attention.visible(attention_mask, segments, branches)
     return Transformer(self.config).apply(
         {'params': params}, tokens, positions, seen)[0]
+
+  def _check_length(self, length: int) -> None:
+    """Learned positions end somewhere, and jax would repeat the last one."""
+    most = self.config.max_positions
+    if self.config.learned_positions and length > most:
+      raise InputError(
+          f'a row has {length} tokens and the model has {most} learned '
+          f'positions; use rows of {most} or fewer')
 
   def unembedding(self, params: Params) -> jax.Array:
     """[V, D], the embedding itself when they are tied."""
@@ -87,11 +97,14 @@ class CausalLM:
       [B, T, D] hidden states, equal to `hidden`'s up to rounding, and the
       cache with these tokens in it.
     """
+    self._check_length(attention_mask.shape[1])
     columns = jnp.arange(attention_mask.shape[1])
     rows = column + jnp.arange(tokens.shape[1])
     seen = attention_mask[:, None] & (columns <= rows[:, None])
+    key_positions = attention.count_positions(attention_mask)
     return Transformer(self.config).apply(
-        {'params': params}, tokens, positions, seen, cache, column)
+        {'params': params}, tokens, positions, seen, key_positions, cache,
+        column)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,8 +1,11 @@
-"""The decoder: one linen module for the Llama family, up to hidden states.
+"""The decoder: one linen module for every family, up to hidden states.
 
 It stops before the unembedding. Who needs log-probabilities takes them from
 the hidden states in chunks (`alignjax.logprobs`), so [B, T, V] never exists.
 """
+
+import functools
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -10,25 +13,54 @@ import jax.numpy as jnp
 
 from alignjax.models import attention
 from alignjax.models import cache as cache_lib
+from alignjax.models import rope
 from alignjax.models.config import ModelConfig
 
+_ACTIVATIONS = {
+    'silu': jax.nn.silu,
+    'gelu': functools.partial(jax.nn.gelu, approximate=False),
+    'gelu_tanh': functools.partial(jax.nn.gelu, approximate=True),
+}
 
-def rms_norm(x: jax.Array, scale: jax.Array, *, eps: float) -> jax.Array:
-  """x / √(mean x² + ε) · scale over the last axis, in float32 inside."""
+
+class View(NamedTuple):
+  """Where the tokens of a call stand, for each kind of attention."""
+
+  seen: jax.Array  # [kinds, B, T, S] bool
+  cos: jax.Array   # [kinds, B, T, half]
+  sin: jax.Array   # [kinds, B, T, half]
+
+
+def rms_norm(
+    x: jax.Array, scale: jax.Array, *, eps: float, offset: float = 0.0
+) -> jax.Array:
+  """x / √(mean x² + ε) · (scale + offset) over the last axis, in float32."""
   wide = x.astype(jnp.float32)
   wide *= jax.lax.rsqrt(jnp.mean(wide * wide, -1, keepdims=True) + eps)
-  return (wide * scale.astype(jnp.float32)).astype(x.dtype)
+  return (wide * (scale.astype(jnp.float32) + offset)).astype(x.dtype)
 
 
-def _project(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def layer_norm(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, *, eps: float
+) -> jax.Array:
+  """(x − mean x) / √(var x + ε) · scale + bias over the last axis, in float32.
+  """
+  wide = x.astype(jnp.float32)
+  wide -= jnp.mean(wide, -1, keepdims=True)
+  wide *= jax.lax.rsqrt(jnp.mean(wide * wide, -1, keepdims=True) + eps)
+  return (wide * scale.astype(jnp.float32)
+          + bias.astype(jnp.float32)).astype(x.dtype)
+
+
+def project(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """[B, T, D] by [D, ...]: rows flattened, the matmul CPUs and TPUs like."""
   rows = x.reshape(-1, x.shape[-1])
   flat = rows @ kernel.reshape(kernel.shape[0], -1).astype(x.dtype)
   return flat.reshape(*x.shape[:-1], *kernel.shape[1:])
 
 
-class Layer(nn.Module):
-  """One pre-norm block: attention, then a SwiGLU MLP, each with a residual."""
+class _Block(nn.Module):
+  """What layers and the decoder are written with: weights, biases, norms."""
 
   config: ModelConfig
 
@@ -36,55 +68,110 @@ class Layer(nn.Module):
     init = nn.initializers.normal(fan_in**-0.5)
     return self.param(name, nn.with_logical_partitioning(init, axes), shape)
 
-  def _scale(self, name):
-    init = nn.with_logical_partitioning(nn.initializers.ones, ('norm',))
-    return self.param(name, init, (self.config.hidden_size,))
+  def _bias(self, name, shape, axes):
+    init = nn.with_logical_partitioning(nn.initializers.zeros, axes)
+    return self.param(name, init, shape)
+
+  def _norm(self, name, x, axes=('norm',)):
+    """Normalizes the last len(axes) dimensions of x, together."""
+    c, shape = self.config, x.shape[x.ndim - len(axes):]
+    ones = nn.initializers.constant(1.0 - c.norm_offset)
+    scale = self.param(name, nn.with_logical_partitioning(ones, axes), shape)
+    flat = x.reshape(*x.shape[:x.ndim - len(axes)], -1)
+    if c.norm == 'layer':
+      bias = self._bias(f'{name}_bias', shape, axes)
+      normed = layer_norm(flat, scale.ravel(), bias.ravel(), eps=c.norm_eps)
+    else:
+      normed = rms_norm(
+          flat, scale.ravel(), eps=c.norm_eps, offset=c.norm_offset)
+    return normed.reshape(x.shape)
+
+
+class Layer(_Block):
+  """One block: attention, then an MLP, each with its norms and a residual."""
 
   @nn.compact
-  def __call__(self, x, positions, seen, layer_cache, column):
+  def __call__(self, x, view, kind, layer_cache, column):
     """[B, T, D] → [B, T, D] and the layer's cache (None if none was given)."""
-    c = self.config
-    d, hd, f = c.hidden_size, c.head_dim, c.intermediate_size
-    kv = (d, c.num_kv_heads, hd), ('embed', 'kv_heads', 'head_dim'), d
+    norms = self.config.norms
+    entry = lambda name, y: self._norm(name, y) if norms != 'post' else y
+    leave = lambda name, y: self._norm(name, y) if norms != 'pre' else y
+    mixed, layer_cache = self._attend(
+        entry('attention_norm', x), View(*(of[kind] for of in view)),
+        layer_cache, column)
+    after = x + leave('post_attention_norm', mixed)
+    thought = self._mlp(entry('mlp_norm', x if self.config.parallel else after))
+    return after + leave('post_mlp_norm', thought), layer_cache
 
-    normed = rms_norm(x, self._scale('attention_norm'), eps=c.norm_eps)
-    query = self._weight('query', (d, c.num_heads, hd),
-                         ('embed', 'heads', 'head_dim'), d)
-    query = _project(normed, query)
-    key = _project(normed, self._weight('key', *kv))
-    value = _project(normed, self._weight('value', *kv))
-    query = attention.rotate(query, positions, theta=c.rope_theta)
-    key = attention.rotate(key, positions, theta=c.rope_theta)
+  def _attend(self, x, view, layer_cache, column):
+    c = self.config
+    d, hd = c.hidden_size, c.head_dim
+
+    def heads(name, count, axis):
+      axes = ('embed', axis, 'head_dim')
+      y = project(x, self._weight(name, (d, count, hd), axes, d))
+      if c.attention_bias != 'none':
+        y += self._bias(f'{name}_bias', (count, hd), axes[1:]).astype(y.dtype)
+      return y
+
+    def normed(name, y, axis):
+      if c.qk_norm == 'none':
+        return y
+      return self._norm(
+          name, y, (axis, 'head_dim') if c.qk_norm == 'all' else ('head_dim',))
+
+    query = heads('query', c.num_heads, 'heads')
+    key = heads('key', c.num_kv_heads, 'kv_heads')
+    value = heads('value', c.num_kv_heads, 'kv_heads')
+    query = normed('query_norm', query, 'heads')
+    key = normed('key_norm', key, 'kv_heads')
+    query = rope.rotate(query, view.cos, view.sin)
+    key = rope.rotate(key, view.cos, view.sin)
     if layer_cache is not None:
       layer_cache = cache_lib.write(layer_cache, key, value, column)
       key, value = layer_cache
-    mixed = attention.attend(query, key, value, seen)
+    mixed = attention.attend(query, key, value, view.seen,
+                             scale=c.attention_scale,
+                             softcap=c.attention_softcap)
     out = self._weight('out', (c.num_heads, hd, d),
                        ('heads', 'head_dim', 'embed'), c.num_heads * hd)
-    mixed = mixed.reshape(*mixed.shape[:2], -1)
-    x += _project(mixed, out.reshape(-1, d))
+    y = project(mixed.reshape(*mixed.shape[:2], -1), out.reshape(-1, d))
+    if c.attention_bias == 'all':
+      y += self._bias('out_bias', (d,), ('norm',)).astype(y.dtype)
+    return y, layer_cache
 
-    normed = rms_norm(x, self._scale('mlp_norm'), eps=c.norm_eps)
-    gate = _project(normed, self._weight('gate', (d, f), ('embed', 'mlp'), d))
-    up = _project(normed, self._weight('up', (d, f), ('embed', 'mlp'), d))
-    down = self._weight('down', (f, d), ('mlp', 'embed'), f)
-    x += _project(jax.nn.silu(gate) * up, down)
-    return x, layer_cache
+  def _mlp(self, x):
+    c = self.config
+    d, f = c.hidden_size, c.intermediate_size
+
+    def linear(name, y, shape, axes):
+      y = project(y, self._weight(name, shape, axes, shape[0]))
+      if c.mlp_bias:
+        y += self._bias(f'{name}_bias', shape[1:], (
+            'mlp' if axes[1] == 'mlp' else 'norm',)).astype(y.dtype)
+      return y
+
+    act = _ACTIVATIONS[c.activation]
+    wide = (d, f), ('embed', 'mlp')
+    gate = linear('gate', x, *wide) if c.gated_mlp else None
+    up = linear('up', x, *wide)
+    inner = act(up) if gate is None else act(gate) * up
+    return linear('down', inner, (f, d), ('mlp', 'embed'))
 
 
-class Transformer(nn.Module):
+class Transformer(_Block):
   """Tokens → hidden states of the last layer, normed, before unembedding."""
 
-  config: ModelConfig
-
   @nn.compact
-  def __call__(self, tokens, positions, seen, cache=None, column=None):
+  def __call__(self, tokens, positions, seen, key_positions=None, cache=None,
+               column=None):
     """Runs the decoder.
 
     Args:
       tokens: [B, T] int32.
-      positions: [B, T] int32, for the rotary embedding.
+      positions: [B, T] int32.
       seen: [B, T, S] bool, S = T without a cache, else its columns.
+      key_positions: [B, S] int32, `positions` without a cache.
       cache: what earlier tokens left, or None.
       column: [] int32, where in the cache these T tokens are written.
 
@@ -92,36 +179,53 @@ class Transformer(nn.Module):
       [B, T, D] hidden states, and the cache with these tokens in it (or None).
     """
     c = self.config
-    vocab_axes = ('vocab', 'embed')
-    init = nn.with_logical_partitioning(
-        nn.initializers.normal(c.hidden_size**-0.5), vocab_axes)
-    shape = (c.vocab_size, c.hidden_size)
-    embed = self.param('embed', init, shape)
+    table = (c.vocab_size, c.hidden_size), ('vocab', 'embed'), c.hidden_size
+    embed = self._weight('embed', *table)
     if not c.tie_embeddings:
-      self.param('unembed', init, shape)  # Read by `CausalLM.unembedding`.
-
+      self._weight('unembed', *table)  # Read by `CausalLM.unembedding`.
     x = embed[tokens].astype(c.dtype)
+    if c.embed_scale != 1.0:
+      x *= jnp.asarray(c.embed_scale, c.dtype)  # Rounded: Gemma was so trained.
+    if c.learned_positions:
+      places = self._weight('position_embed', (c.max_positions, c.hidden_size),
+                            ('positions', 'embed'), c.hidden_size)
+      x += places[positions].astype(c.dtype)
+    view = _view(c, positions, seen,
+                 positions if key_positions is None else key_positions)
+    x, cache = self._layers(x, view, cache, column)
+    return self._norm('final_norm', x), cache
+
+  def _layers(self, x, view, cache, column):
+    c = self.config
     layer = nn.remat(Layer, prevent_cse=not c.scan_layers) if c.remat else Layer
+    kinds = [c.attention_of(i) for i in range(c.num_layers)]
     if c.scan_layers:
       stack = nn.scan(
           layer, variable_axes={'params': 0}, split_rngs={'params': True},
-          in_axes=(nn.broadcast, nn.broadcast, 0, nn.broadcast),
+          in_axes=(nn.broadcast, 0, 0, nn.broadcast),
           length=c.num_layers, metadata_params={nn.PARTITION_NAME: 'layers'})
       layers_cache = None if cache is None else cache['layers']
       x, layers_cache = stack(c, name='layers')(
-          x, positions, seen, layers_cache, column)
-      cache = None if cache is None else {'layers': layers_cache}
-    else:
-      written = {}
-      for i in range(c.num_layers):
-        name = f'layers_{i}'
-        before = None if cache is None else cache[name]
-        x, written[name] = layer(c, name=name)(
-            x, positions, seen, before, column)
-      cache = None if cache is None else written
+          x, view, jnp.asarray(kinds), layers_cache, column)
+      return x, None if cache is None else {'layers': layers_cache}
+    written = {}
+    for i, kind in enumerate(kinds):
+      name = f'layers_{i}'
+      before = None if cache is None else cache[name]
+      x, written[name] = layer(c, name=name)(
+          x, view, jnp.int32(kind), before, column)
+    return x, None if cache is None else written
 
-    scale = self.param(
-        'final_norm',
-        nn.with_logical_partitioning(nn.initializers.ones, ('norm',)),
-        (c.hidden_size,))
-    return rms_norm(x, scale, eps=c.norm_eps), cache
+
+def _view(c: ModelConfig, positions, seen, key_positions) -> View:
+  """What each kind of attention sees and how far it turns."""
+  turning = {kind.rope.num_turning(c.head_dim) for kind in c.attention
+             if kind.rope is not None} or {0}
+  (turning,) = turning  # One for all kinds: they share a layer's program.
+  kinds = []
+  for kind in c.attention:
+    angles = (rope.still(positions, turning // 2) if kind.rope is None
+              else kind.rope.angles(positions, c.head_dim))
+    kinds.append(View(
+        attention.within(seen, positions, key_positions, kind.window), *angles))
+  return View(*(jnp.stack(of) for of in zip(*kinds, strict=True)))

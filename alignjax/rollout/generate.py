@@ -6,6 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from alignjax import logprobs as logprobs_lib
 from alignjax import sharding
 from alignjax.models import CausalLM
 from alignjax.models import count_positions
@@ -50,8 +51,8 @@ def make_generate(
     is_real = prompts.weight > 0
 
     def draw(hidden, position):
-      logits = jnp.einsum('bd,vd->bv', hidden, unembedding.astype(hidden.dtype),
-                          preferred_element_type=jnp.float32)
+      logits = logprobs_lib.logits(
+          hidden, unembedding, softcap=model.config.logit_softcap)
       at = jax.vmap(jax.random.fold_in, (0, None))(keys, position)
       return sampling.sample(at, logits, temperature=temperature, top_k=top_k,
                              top_p=top_p)
@@ -72,10 +73,9 @@ def make_generate(
 
     def advance(s):
       """Decodes what was kept last and draws the token after it."""
-      hidden, cache = model.decode(
-          params, s['token'][:, None], (lengths + s['i'] - 1)[:, None],
-          s['mask'], s['cache'], width + s['i'] - 1)
-      token, logprob = draw(hidden[:, 0], s['i'])
+      hidden, cache = _decode(
+          model, params, lengths + s['i'] - 1, width + s['i'] - 1, s)
+      token, logprob = draw(hidden, s['i'])
       return keep(s | dict(token=token, logprob=logprob, cache=cache))
 
     is_running = lambda s: (s['i'] < max_new_tokens) & jnp.any(s['is_open'])
@@ -90,6 +90,28 @@ def make_generate(
   rows, whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
   return jax.jit(generate, out_shardings=rows,
                  in_shardings=(param_shardings or whole, rows, whole))
+
+
+def _decode(model, params, positions, column, s):
+  """[B, D] hidden states of the tokens kept last, and the cache with them."""
+
+  def one(s):
+    hidden, cache = model.decode(
+        params, s['token'][:, None], positions[:, None], s['mask'], s['cache'],
+        column)
+    return hidden[:, 0], cache
+
+  def anew(s):
+    hidden, cache = model.decode(
+        params, s['tokens'], count_positions(s['mask']), s['mask'], s['cache'],
+        jnp.int32(0))
+    return jax.lax.dynamic_index_in_dim(hidden, column, 1, False), cache
+
+  first_length = model.config.first_length
+  if first_length is None:
+    return one(s)
+  # Past it, the tokens that are in the cache turn otherwise too.
+  return jax.lax.cond(jnp.any(positions == first_length), anew, one, s)
 
 
 def _keep(s, *, width, eos_id):

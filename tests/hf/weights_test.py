@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import tracemalloc
 
 import chex
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors import numpy as safetensors_numpy
 
+from alignjax import sharding
 from alignjax.hf import config as hf_config
 from alignjax.hf import layout
 from alignjax.hf import tokenizer as hf_tokenizer
@@ -18,6 +20,7 @@ from alignjax.models import CausalLM
 from alignjax.models import ModelConfig
 from alignjax.models import ScalarModel
 from alignjax.types import InputError
+from tests.families import FAMILIES
 
 # Every dimension differs, so that no transpose or reshape can hide.
 CONFIG = ModelConfig(
@@ -100,6 +103,66 @@ def test_round_trip_is_bitwise(tmp_path, dtype, tied, scan_layers):
       folder, param_dtype=dtype, scan_layers=scan_layers)
   weights.save_model(tmp_path / 'out', loaded, params)
   assert bits(tensors_of(tmp_path / 'out')) == bits(tensors)
+
+
+@pytest.mark.parametrize('is_reward_model', [False, True])
+@pytest.mark.parametrize('scan_layers', [False, True])
+@pytest.mark.parametrize('name', FAMILIES)
+def test_round_trip_of_every_family_is_bitwise(
+    tmp_path, name, scan_layers, is_reward_model):
+  config = FAMILIES[name]
+  tensors = random_tensors(config, is_reward_model=is_reward_model)
+  make_folder(tmp_path / 'in', tensors, config, is_reward_model=is_reward_model)
+  if is_reward_model:
+    got, params = weights.load_reward_model(
+        tmp_path / 'in', scan_layers=scan_layers)
+    weights.save_model(
+        tmp_path / 'out', got, params['backbone'], head=params['head'],
+        generation={'pad_token_id': 3})
+  else:
+    got, params = weights.load_model(tmp_path / 'in', scan_layers=scan_layers)
+    weights.save_model(tmp_path / 'out', got, params)
+  written = safetensors_numpy.load_file(tmp_path / 'out' / 'model.safetensors')
+  chex.assert_trees_all_equal(written, tensors)
+
+
+@pytest.mark.parametrize('scan_layers', [False, True])
+@pytest.mark.parametrize('spec', ['fsdp:8', 'data:2,fsdp:2,tensor:2'])
+def test_mesh_gets_the_same_parameters_sharded(tmp_path, spec, scan_layers):
+  make_folder(tmp_path, random_tensors(CONFIG))
+  _, due = weights.load_model(tmp_path, scan_layers=scan_layers)
+  mesh = sharding.make_mesh(spec)
+  config, got = weights.load_model(
+      tmp_path, scan_layers=scan_layers, mesh=mesh)
+  chex.assert_trees_all_equal(got, due)
+  shardings = sharding.tree_shardings(mesh, CausalLM(config).axes(), due)
+  jax.tree.map(lambda x, s: np.testing.assert_equal(x.sharding, s), got,
+               shardings)
+  assert got['embed'].addressable_shards[0].data.size < got['embed'].size
+
+
+@pytest.mark.parametrize('scan_layers', [False, True])
+def test_loading_onto_a_mesh_holds_no_second_copy_on_the_host(
+    tmp_path, scan_layers):
+  config = dataclasses.replace(
+      CONFIG, hidden_size=256, num_layers=12, intermediate_size=512)
+  tensors = random_tensors(config)
+  make_folder(tmp_path, tensors, config)
+  whole = sum(x.nbytes for x in tensors.values())
+  largest = max(x.nbytes for x in tensors.values())
+  leaf = largest * (12 if scan_layers else 1)
+  del tensors
+  mesh = sharding.make_mesh('fsdp:8')
+  tracemalloc.start()
+  _, params = weights.load_model(
+      tmp_path, scan_layers=scan_layers, mesh=mesh)
+  _, peak = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  owned = sum(  # On CPUs a device may keep the host's own buffer.
+      shard.data.nbytes for x in jax.tree.leaves(params)
+      for shard in x.addressable_shards)
+  assert owned >= whole
+  assert peak <= owned + leaf + 2 * largest + 2_000_000
 
 
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
@@ -359,9 +422,10 @@ def test_index_that_points_at_the_wrong_shard_is_refused(tmp_path):
   path = out / 'model.safetensors.index.json'
   index = json.loads(path.read_text())
   first = index['weight_map']['model.embed_tokens.weight']
-  index['weight_map']['model.norm.weight'] = first
+  last = 'model.layers.1.mlp.down_proj.weight'
+  index['weight_map'][last] = first
   path.write_text(json.dumps(index))
-  assert f'{first} does not hold model.norm.weight, which' in read_error(out)
+  assert f'{first} does not hold {last}, which' in read_error(out)
   path.write_text('{}')
   assert 'has no weight_map object' in read_error(out)
 

@@ -1,9 +1,8 @@
-"""Masks and rotary positions, by small tables and identities."""
+"""Who sees whom, by small tables and identities."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from alignjax.models import attention
 
@@ -38,25 +37,26 @@ def test_positions_count_real_tokens_on_either_side_of_padding():
   np.testing.assert_array_equal(positions, [[0, 0, 0, 1, 2], [0, 1, 2, 2, 2]])
 
 
-@pytest.mark.parametrize('offset', [1, 17])
-def test_rotated_products_depend_on_relative_position_only(offset):
-  q, k = jax.random.normal(jax.random.key(0), (2, 1, 5, 2, 8))
-  positions = jnp.arange(5)[None]
-
-  def scores(shift):
-    rotated = [attention.rotate(x, positions + shift, theta=100.0)
-               for x in (q, k)]
-    return jnp.einsum('bthd,bshd->bhts', *rotated)
-
-  np.testing.assert_allclose(scores(0), scores(offset), atol=1e-5)
+def test_a_window_is_of_positions_not_of_columns():
+  seen = attention.visible(jnp.array([[0, 0, 1, 1, 1, 1]], bool))
+  positions = jnp.array([[0, 0, 0, 1, 2, 3]])
+  got = attention.within(seen, positions, positions, 2)[0]
+  np.testing.assert_array_equal(got[5], [0, 0, 0, 0, 1, 1])
+  np.testing.assert_array_equal(got[2], [0, 0, 1, 0, 0, 0])
+  assert attention.within(seen, positions, positions, None) is seen
 
 
-def test_rotation_keeps_lengths_and_leaves_position_zero_alone():
-  x = jax.random.normal(jax.random.key(0), (1, 3, 2, 8))
-  rotated = attention.rotate(x, jnp.array([[0, 1, 9]]), theta=100.0)
-  np.testing.assert_allclose(rotated[:, 0], x[:, 0], atol=1e-6)
-  np.testing.assert_allclose(jnp.linalg.norm(rotated, axis=-1),
-                             jnp.linalg.norm(x, axis=-1), rtol=1e-5)
+def test_scale_and_softcap_bound_the_scores():
+  q, k, v = jax.random.normal(jax.random.key(0), (3, 1, 3, 2, 8))
+  seen = attention.visible(jnp.ones((1, 3), bool))
+  plain = attention.attend(q, k, v, seen)
+  np.testing.assert_array_equal(
+      attention.attend(q, k, v, seen, scale=8 ** -0.5), plain)
+  np.testing.assert_allclose(
+      attention.attend(q, k, v, seen, softcap=1e4), plain, atol=1e-5)
+  flat = attention.attend(100 * q, k, v, seen, softcap=1e-4)
+  means = jnp.cumsum(v, axis=1) / jnp.arange(1, 4)[:, None, None]
+  np.testing.assert_allclose(flat, means, atol=1e-3)
 
 
 def test_grouped_queries_equal_repeated_keys():

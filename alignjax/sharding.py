@@ -32,6 +32,7 @@ RULES: dict[str, tuple[str, ...]] = {
     'head_dim': (),
     'layers': (),
     'positions': (),
+    'rank': (),
     'norm': (),
 }
 

@@ -62,6 +62,7 @@ _CONFINED = {
     'grain': ['data/'],
     'jinja2': ['hf/'],
     'orbax-checkpoint': ['checkpoints.py'],
+    'qwix': ['models/'],
     'safetensors': ['hf/'],
     'tensorboardX': ['metrics.py'],
     'tensorflow-datasets': ['data/'],

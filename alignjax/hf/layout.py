@@ -135,7 +135,8 @@ def slots(config: ModelConfig, *, is_reward_model: bool = False) -> list[Slot]:
   Tensors of one stacked leaf stand together, so that a leaf is complete, and
   can leave the host, before the next is begun.
   """
-  one = dataclasses.replace(config, num_layers=1, scan_layers=False)
+  one = dataclasses.replace(
+      config, num_layers=1, scan_layers=False, lora=None)
   shapes = {name: leaf.shape if hasattr(leaf, 'shape') else
             {inner: x.shape for inner, x in leaf.items()}
             for name, leaf in jax.eval_shape(

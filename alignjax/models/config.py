@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Literal
 
+from alignjax.models.lora import Lora
 from alignjax.models.rope import LongRope
 from alignjax.models.rope import Rope
 
@@ -43,7 +44,8 @@ class ModelConfig:
       unembed                    [V, D]: not tie_embeddings
 
   A leaf with a bias has it beside it, as `query_bias` [H, head_dim] or
-  `final_norm_bias` [D].
+  `final_norm_bias` [D]; a matrix with an adapter, `query_lora_a` [D, r] and
+  `query_lora_b` [r, H, head_dim] (see lora.py).
   """
 
   vocab_size: int
@@ -79,6 +81,7 @@ class ModelConfig:
   logit_softcap: float | None = None  # c: logits become c tanh(logit / c).
   max_positions: int = 2_048  # Tokens; what the model was trained for.
 
+  lora: Lora | None = None    # Adapters beside the layers' matrices.
   dtype: str = 'float32'      # Of activations and matmuls.
   scan_layers: bool = False   # One compiled layer, parameters stacked [L, ...].
   remat: bool = False         # Recompute activations in the backward pass.

@@ -5,6 +5,7 @@ the hidden states in chunks (`alignjax.logprobs`), so [B, T, V] never exists.
 """
 
 import functools
+import math
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -13,8 +14,11 @@ import jax.numpy as jnp
 
 from alignjax.models import attention
 from alignjax.models import cache as cache_lib
+from alignjax.models import lora as lora_lib
 from alignjax.models import rope
 from alignjax.models.config import ModelConfig
+from alignjax.models.quantize import dequantize
+from alignjax.models.quantize import Quantized
 
 _ACTIVATIONS = {
     'silu': jax.nn.silu,
@@ -68,6 +72,41 @@ class _Block(nn.Module):
     init = nn.initializers.normal(fan_in**-0.5)
     return self.param(name, nn.with_logical_partitioning(init, axes), shape)
 
+  def _linear(self, name, x, shape, axes, *, inputs=1, bias=False):
+    """[B, T, in] by the matrix `name` [in..., out...], with what it has."""
+    fan_in = math.prod(shape[:inputs])
+    flat = lambda kernel, inputs: kernel.reshape(-1, *kernel.shape[inputs:])
+    quantized = (self.has_variable('params', name)
+                 and self.get_variable('params', name))
+    if isinstance(quantized, Quantized):
+      # Made anew in the backward pass: what is kept is the quantized matrix.
+      y = jax.checkpoint(lambda x, q: project(
+          x, flat(dequantize(q, x.dtype), inputs)))(x, quantized)
+    else:
+      y = project(x, flat(self._weight(name, shape, axes, fan_in), inputs))
+    lora = self.config.lora
+    if lora is not None and name in lora.targets:
+      a, b = self._adapter(name, shape, axes, inputs)
+      y += lora.scale * project(project(x, flat(a, inputs)), b)
+    if bias:
+      y += self._bias(f'{name}_bias', shape[inputs:], tuple(
+          'norm' if axis == 'embed' else axis for axis in axes[inputs:])
+      ).astype(y.dtype)
+    return y
+
+  def _adapter(self, name, shape, axes, inputs):
+    """A, uniform within ±1/√in, and B, zeros: the start changes nothing."""
+    rank, bound = self.config.lora.rank, math.prod(shape[:inputs]) ** -0.5
+    uniform = lambda key, shape: jax.random.uniform(
+        key, shape, minval=-bound, maxval=bound)
+    part = lambda suffix, init, shape, axes: self.param(
+        name + suffix, nn.with_logical_partitioning(init, axes), shape)
+    return (
+        part(lora_lib.A, uniform, (*shape[:inputs], rank),
+             (*axes[:inputs], 'rank')),
+        part(lora_lib.B, nn.initializers.zeros, (rank, *shape[inputs:]),
+             ('rank', *axes[inputs:])))
+
   def _bias(self, name, shape, axes):
     init = nn.with_logical_partitioning(nn.initializers.zeros, axes)
     return self.param(name, init, shape)
@@ -108,11 +147,9 @@ class Layer(_Block):
     d, hd = c.hidden_size, c.head_dim
 
     def heads(name, count, axis):
-      axes = ('embed', axis, 'head_dim')
-      y = project(x, self._weight(name, (d, count, hd), axes, d))
-      if c.attention_bias != 'none':
-        y += self._bias(f'{name}_bias', (count, hd), axes[1:]).astype(y.dtype)
-      return y
+      return self._linear(
+          name, x, (d, count, hd), ('embed', axis, 'head_dim'),
+          bias=c.attention_bias != 'none')
 
     def normed(name, y, axis):
       if c.qk_norm == 'none':
@@ -133,24 +170,17 @@ class Layer(_Block):
     mixed = attention.attend(query, key, value, view.seen,
                              scale=c.attention_scale,
                              softcap=c.attention_softcap)
-    out = self._weight('out', (c.num_heads, hd, d),
-                       ('heads', 'head_dim', 'embed'), c.num_heads * hd)
-    y = project(mixed.reshape(*mixed.shape[:2], -1), out.reshape(-1, d))
-    if c.attention_bias == 'all':
-      y += self._bias('out_bias', (d,), ('norm',)).astype(y.dtype)
+    y = self._linear(
+        'out', mixed.reshape(*mixed.shape[:2], -1), (c.num_heads, hd, d),
+        ('heads', 'head_dim', 'embed'), inputs=2,
+        bias=c.attention_bias == 'all')
     return y, layer_cache
 
   def _mlp(self, x):
     c = self.config
     d, f = c.hidden_size, c.intermediate_size
 
-    def linear(name, y, shape, axes):
-      y = project(y, self._weight(name, shape, axes, shape[0]))
-      if c.mlp_bias:
-        y += self._bias(f'{name}_bias', shape[1:], (
-            'mlp' if axes[1] == 'mlp' else 'norm',)).astype(y.dtype)
-      return y
-
+    linear = functools.partial(self._linear, bias=c.mlp_bias)
     act = _ACTIVATIONS[c.activation]
     wide = (d, f), ('embed', 'mlp')
     gate = linear('gate', x, *wide) if c.gated_mlp else None

@@ -21,12 +21,14 @@ from typing import Annotated, Literal
 import jax
 import tyro
 
+from alignjax import adapters
 from alignjax import hf
 from alignjax import metrics as metrics_lib
 from alignjax import settings
 from alignjax import sharding
 from alignjax import train
 from alignjax.models import CausalLM
+from alignjax.models import lora
 from alignjax.models import ScalarModel
 from alignjax.types import InputError
 
@@ -67,6 +69,21 @@ class RunConfig:
   long_prompts: Literal['auto', 'error', 'drop', 'left'] = 'auto'
   max_dropped: float = 0.01  # Share of a file's rows that may be unusable.
   plain: bool = False    # Leave the folder's chat template out.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdapterConfig(RunConfig):
+  """The flags of scripts that can train adapters instead of all weights."""
+
+  lora_rank: int = 0  # Rank of LoRA adapters; 0 trains all weights.
+  lora_alpha: float = 32.0  # Adapters count alpha / rank times.
+  # The projections that have adapters.
+  lora_targets: tuple[
+      Literal['query', 'key', 'value', 'out', 'gate', 'up', 'down'],
+      ...] = lora.TARGETS
+  lora_rank_stabilised: bool = False  # alpha / √rank times instead.
+  # Bits of the frozen base's matrices, under adapters: 8, or 4.
+  quantize: Literal['none', 'int8', 'nf4'] = 'none'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +129,17 @@ class Run:
                   head=head)
     if self.is_testbed:
       write_json(self.model_dir / TESTBED_MARK, {'world': 0})
+
+  def save_trained(self, trainee: adapters.Trainee, params, tokenizer) -> None:
+    """Writes the trained model to `model/`, and its adapters to `adapter/`."""
+    config = trainee.model.config
+    if config.lora is not None:
+      hf.save_adapters(self.workdir / 'adapter', config,
+                       params.get('backbone', params), base=trainee.folder,
+                       head=params.get('head'))
+    model, whole = trainee.merged(params)
+    self.save_model(model, whole.get('backbone', whole), tokenizer,
+                    head=whole.get('head'))
 
   def stage_summary(self, name: str) -> dict | None:
     """What a stage in a folder of this run's left; None if it left nothing."""
@@ -273,6 +301,26 @@ def _check_same(config: dict, path: pathlib.Path, cfg: RunConfig) -> None:
           f'workdir={cfg.workdir} holds a run with {field}='
           f'{before.get(field)!r}, not {config.get(field)!r}; repeat its '
           'settings to resume, or choose a new folder')
+
+
+def load_trainee(cfg: AdapterConfig, folder: str, mesh: jax.sharding.Mesh):
+  """(trainee, tokenizer) of a Hugging Face folder: all of it, or adapters.
+
+  With adapters the base goes straight to the mesh, and stays there once.
+  """
+  depth = dict(scan_layers=_is_deep(folder))
+  tokenizer = hf.load_tokenizer(folder)
+  if not cfg.lora_rank:
+    config, params = hf.load_model(folder, **depth)
+    return adapters.full(CausalLM(config), params, folder), tokenizer
+  config, base = hf.load_model(
+      folder, mesh=mesh, **depth,
+      quantize=None if cfg.quantize == 'none' else cfg.quantize)
+  settings = lora.Lora(cfg.lora_rank, cfg.lora_alpha, cfg.lora_targets,
+                       cfg.lora_rank_stabilised)
+  return adapters.adapted(
+      CausalLM(config), base, settings, folder, mesh=mesh,
+      key=jax.random.key(cfg.seed)), tokenizer
 
 
 def load_policy(folder: str | os.PathLike):

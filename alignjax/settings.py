@@ -44,11 +44,11 @@ RANGES: dict[str, Range] = dict.fromkeys((
     'preference_prompts', 'num_pairs', 'budget',
 ), _COUNT) | dict.fromkeys((
     'learning_rate', 'value_learning_rate', 'beta', 'kl_target', 'clip_high',
-    'value_clip', 'temperature', 'alpha',
+    'value_clip', 'temperature', 'alpha', 'lora_alpha',
 ), _POSITIVE) | dict.fromkeys((
     'seed', 'save_every', 'kl_coef', 'centering', 'missing_eos_penalty',
     'noise', 'entropy_coef', 'sft_coef', 'odds_coef', 'simpo_gamma',
-    'desirable_weight', 'undesirable_weight',
+    'desirable_weight', 'undesirable_weight', 'lora_rank',
 ), _NOT_NEGATIVE) | dict.fromkeys(
     ('gamma', 'lam', 'max_dropped', 'tail'), _SHARE) | {
     'max_length': Range(2, math.inf, has_high=True),
@@ -77,6 +77,10 @@ def check(settings: Mapping[str, Any], num_shards: int) -> None:
           f'{name}={value} is out of range; it must be {RANGES[name]}')
   if 'batch_size' in settings:
     _check_batch(settings, num_shards)
+  if settings.get('quantize', 'none') != 'none' and not settings['lora_rank']:
+    raise InputError(
+        f'quantize={settings["quantize"]} without adapters leaves nothing to '
+        'train: few bits hold no small steps; add --lora-rank 16, or drop it')
   new, longest = (settings.get(k) for k in ('max_new_tokens', 'max_length'))
   if new and longest and new >= longest:
     raise InputError(

@@ -20,7 +20,6 @@ from alignjax import objectives
 from alignjax import rollout
 from alignjax import runs
 from alignjax import scripts
-from alignjax import sharding
 from alignjax import sources
 from alignjax import train
 from alignjax.types import InputError
@@ -29,7 +28,7 @@ from experiments import sft
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(runs.RunConfig):
+class Config(runs.AdapterConfig):
   """Settings of KTO. Where two defaults are given: testbed, folder."""
 
   num_steps: runs.Steps = None       # Optimizer steps. 190, 500.
@@ -47,28 +46,29 @@ class Config(runs.RunConfig):
 def fit(cfg: Config, run: runs.Run) -> None:
   """Trains on labelled responses and saves the policy."""
   policy = sft.policy_folder(cfg)
-  model, params, tokenizer = runs.load_policy(policy)
+  trainee, tokenizer = runs.load_trainee(cfg, policy, run.mesh)
   path, _ = preferences.preference_files(cfg, policy)
   rows = sources.unpaired_rows(run, cfg, tokenizer, path)
   num_desirable = sum(row.desirable for row in rows)
   weights = losses.kto_weights(num_desirable, len(rows) - num_desirable)
   given = cfg.desirable_weight, cfg.undesirable_weight
   weights = [w if g is None else g for w, g in zip(weights, given)]
-  shardings = sharding.tree_shardings(run.mesh, model.axes(), params)
+  reference, ref_params, ref_shardings = trainee.reference(run.mesh)
   params = train.train(
       run.stage(cfg, num_microbatches=cfg.num_microbatches),
       objectives.kto(
-          model, beta=cfg.beta, desirable_weight=weights[0],
+          trainee.model, beta=cfg.beta, desirable_weight=weights[0],
           undesirable_weight=weights[1], chunk_size=cfg.chunk_size),
-      params, model.axes(),
+      trainee.params, trainee.axes,
       train.make_optimizer(cfg.learning_rate, cfg.num_steps),
       lambda start: data.unpaired_batches(
           rows, batch_size=cfg.batch_size, max_length=cfg.max_length,
           seed=cfg.seed, start=start),
       annotate=rollout.make_kto_reference(
-          model, sharding.put(params, shardings), mesh=run.mesh,
-          param_shardings=shardings, chunk_size=cfg.chunk_size))
-  run.save_model(model, params, tokenizer)
+          reference, ref_params, policy=trainee.model, mesh=run.mesh,
+          param_shardings=ref_shardings, chunk_size=cfg.chunk_size),
+      base=trainee.base)
+  run.save_trained(trainee, params, tokenizer)
   run.finish({'desirable': num_desirable,
               'undesirable': len(rows) - num_desirable,
               'desirable_weight': weights[0], 'undesirable_weight': weights[1]})

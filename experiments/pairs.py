@@ -16,7 +16,6 @@ from alignjax import data
 from alignjax import rollout
 from alignjax import runs
 from alignjax import scripts
-from alignjax import sharding
 from alignjax import sources
 from alignjax import train
 from alignjax.models import CausalLM
@@ -26,7 +25,7 @@ from experiments import sft
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(runs.RunConfig):
+class Config(runs.AdapterConfig):
   """Settings of every method on pairs. Where two are given: testbed, folder."""
 
   test_data: str = ''                # Held-out pairs; '' holds out of --data.
@@ -63,26 +62,27 @@ def script(
 
   def fit(cfg: Config, run: runs.Run) -> None:
     policy = sft.policy_folder(cfg)
-    model, params, tokenizer = runs.load_policy(policy)
+    trainee, tokenizer = runs.load_trainee(cfg, policy, run.mesh)
     rows, held_out = split_rows(cfg, run, tokenizer, policy)
-    objective, annotate = make_objective(model, cfg), None
+    objective, annotate = make_objective(trainee.model, cfg), None
     if has_reference and cfg.reference_free:
       annotate = lambda _, batch: batch.replace(
           ref_logprobs=jnp.zeros(batch.tokens.shape))
     elif has_reference:
-      shardings = sharding.tree_shardings(run.mesh, model.axes(), params)
+      model, params, shardings = trainee.reference(run.mesh)
       annotate = rollout.make_reference(
-          model, sharding.put(params, shardings), mesh=run.mesh,
-          param_shardings=shardings, chunk_size=cfg.chunk_size)
+          model, params, mesh=run.mesh, param_shardings=shardings,
+          chunk_size=cfg.chunk_size)
     batches = lambda start: data.preference_batches(
         rows, batch_size=cfg.batch_size, max_length=cfg.max_length,
         seed=cfg.seed, start=start)
     params = train.train(
         run.stage(cfg, num_microbatches=cfg.num_microbatches), objective,
-        params, model.axes(),
+        trainee.params, trainee.axes,
         train.make_optimizer(cfg.learning_rate, cfg.num_steps), batches,
-        annotate=annotate)
-    run.save_model(model, params, tokenizer)
+        annotate=annotate, base=trainee.base)
+    run.save_trained(trainee, params, tokenizer)
+    params = trainee.whole(params)
     with run.console.working(f'{name}: measuring on {len(held_out)} pairs'):
       measured = {
           'held_out': train.measure(

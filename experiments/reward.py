@@ -21,7 +21,6 @@ from alignjax import cli
 from alignjax import data
 from alignjax import evaluation
 from alignjax import hf
-from alignjax import models
 from alignjax import objectives
 from alignjax import rollout
 from alignjax import runs
@@ -34,7 +33,7 @@ from experiments import sft
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(runs.RunConfig):
+class Config(runs.AdapterConfig):
   """Settings of the reward model. Two defaults: testbed, folder."""
 
   test_data: str = ''                # Held-out pairs; '' holds out of --data.
@@ -75,23 +74,21 @@ def fit_and_measure(
     cfg, run: runs.Run, policy: str, held_out, make_objective: Callable,
     make_batches: Callable, counts: dict) -> None:
   """Trains a reward model from a policy, and measures it on held-out pairs."""
-  lm, lm_params, tokenizer = runs.load_policy(policy)
-  # A reward model has no unembedding.
-  model = models.ScalarModel(
-      dataclasses.replace(lm.config, tie_embeddings=True))
-  lm_params = {k: v for k, v in lm_params.items() if k != 'unembed'}
+  trainee, tokenizer = runs.load_trainee(cfg, policy, run.mesh)
+  trainee = trainee.with_head(jax.random.key(cfg.seed))
   params = train.train(
       run.stage(cfg, num_microbatches=cfg.num_microbatches),
-      make_objective(model), model.init(jax.random.key(cfg.seed), lm_params),
-      model.axes(), train.make_optimizer(cfg.learning_rate, cfg.num_steps),
-      make_batches)
-  chosen, rejected = held_out_rewards(model, params, held_out, cfg, run.mesh)
+      make_objective(trainee.model), trainee.params, trainee.axes,
+      train.make_optimizer(cfg.learning_rate, cfg.num_steps), make_batches,
+      base=trainee.base)
+  chosen, rejected = held_out_rewards(
+      trainee.model, trainee.whole(params), held_out, cfg, run.mesh)
   mean, scale = {
       'none': (0.0, 1.0), 'mean': (float(np.mean(chosen)), 1.0),
       'standard': (float(np.mean(chosen)), float(np.std(chosen)) or 1.0),
   }[cfg.normalize]
-  run.save_model(model, params['backbone'], tokenizer,
-                 head=params['head'] / scale)
+  run.save_trained(
+      trainee, params | {'head': params['head'] / scale}, tokenizer)
   runs.write_reward_mean(run.model_dir, mean / scale)
   measured = measure(chosen / scale, rejected / scale)
   run.console.note(f'reward model on held-out pairs: {measured}')

@@ -23,7 +23,7 @@ from experiments import pretrain
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(runs.RunConfig):
+class Config(runs.AdapterConfig):
   """Settings of SFT. Where two defaults are given: testbed, folder."""
 
   num_steps: runs.Steps = None       # Optimizer steps. 105, 500.
@@ -36,16 +36,17 @@ class Config(runs.RunConfig):
 
 def fit(cfg: Config, run: runs.Run) -> None:
   """Trains on demonstrations and saves the model."""
-  model, params, tokenizer = runs.load_policy(base_folder(cfg))
+  trainee, tokenizer = runs.load_trainee(cfg, base_folder(cfg), run.mesh)
   rows = sources.demonstration_rows(run, cfg, tokenizer)
   params = train.train(
       run.stage(cfg, num_microbatches=cfg.num_microbatches),
-      objectives.sft(model, chunk_size=cfg.chunk_size), params, model.axes(),
+      objectives.sft(trainee.model, chunk_size=cfg.chunk_size),
+      trainee.params, trainee.axes,
       train.make_optimizer(cfg.learning_rate, cfg.num_steps),
       lambda start: data.demonstration_batches(
           rows, batch_size=cfg.batch_size, max_length=cfg.max_length,
-          seed=cfg.seed, start=start))
-  run.save_model(model, params, tokenizer)
+          seed=cfg.seed, start=start), base=trainee.base)
+  run.save_trained(trainee, params, tokenizer)
   run.finish({'demonstrations': len(rows)})
 
 

@@ -4,6 +4,7 @@ Eight CPU devices stand in for a mesh, here and in every xdist worker. Compiled
 programs are shared between workers and runs through one cache on disk.
 """
 
+import functools
 import os
 import pathlib
 
@@ -24,7 +25,9 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.2')
 os.environ.setdefault('HF_HUB_OFFLINE', '1')
 os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
 
+
 import hypothesis  # noqa: E402
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 # Shapes compile once, so a first example may take seconds; a failure found in
@@ -57,3 +60,22 @@ def real_data() -> pathlib.Path:
 def real_model() -> pathlib.Path:
   """Folder with a real Llama checkpoint, or a skip that says how to give it."""
   return _folder_from('ALIGNJAX_MODEL', 'a downloaded Llama model folder')
+
+
+@pytest.fixture(scope='session')
+def mesh_of():
+  """From text to a mesh over the 8 devices; `one` is a mesh of one device."""
+
+  import jax  # Only now: it reads the environment that is set above.
+
+  from alignjax import sharding
+
+  @functools.cache
+  def make(spec):
+    if spec != 'one':
+      return sharding.make_mesh(spec)
+    return jax.sharding.Mesh(
+        np.asarray(jax.devices()[:1]).reshape(1, 1, 1), sharding.AXES,
+        axis_types=(jax.sharding.AxisType.Auto,) * 3)
+
+  return make

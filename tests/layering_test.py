@@ -30,6 +30,7 @@ _FLOORS = {
     'models': 2,
     'sharding': 2,
     'testbed': 2,
+    'adapters': 3,
     'checkpoints': 3,
     'data': 3,
     'hf': 3,

@@ -20,6 +20,7 @@ from alignjax.hf import files
 from alignjax.hf import layout
 from alignjax.hf import shards
 from alignjax.hf import tokenizer as hf_tokenizer
+from alignjax.models import quantize as quantization
 from alignjax.models.config import ModelConfig
 from alignjax.models.language import CausalLM
 from alignjax.models.language import ScalarModel
@@ -42,6 +43,7 @@ def load_model(
     scan_layers: bool = False,
     remat: bool = False,
     mesh: jax.sharding.Mesh | None = None,
+    quantize: quantization.Kind | None = None,
 ) -> tuple[ModelConfig, Params]:
   """Reads the folder of a language model.
 
@@ -54,6 +56,8 @@ def load_model(
     remat: goes into the configuration.
     mesh: sends each leaf to its shards as soon as it is read, so that the host
       holds the largest tensor and a leaf beside what its devices own.
+    quantize: int8 or nf4: the layers' matrices become quantized leaf by leaf,
+      for a frozen base under adapters.
 
   Returns:
     The configuration and the parameters, in the tree that `ModelConfig`
@@ -69,7 +73,7 @@ def load_model(
   shardings = mesh and sharding.tree_shardings(
       mesh, model.axes(), jax.eval_shape(model.init, jax.random.key(0)))
   params = _read(pathlib.Path(folder), layout.slots(config), config,
-                 param_dtype, shardings)
+                 param_dtype, shardings, quantize)
   return config, params
 
 
@@ -193,6 +197,7 @@ def _read(
     config: ModelConfig,
     param_dtype: str,
     shardings: Params | None,
+    quantize: quantization.Kind | None = None,
 ) -> Params:
   """The tree, filled tensor by tensor."""
   begun, params = {}, {}
@@ -214,6 +219,10 @@ def _read(
           for parent in parents:
             node = node.setdefault(parent, {})
           node[leaf] = begun.pop(path).finish()
+          if quantize:
+            node |= quantization.quantize(
+                {leaf: node[leaf]}, quantize,
+                num_stacked=slot.layer is not None)
     if config.tie_embeddings:
       _check_tied(slots, opened, config)
   return params

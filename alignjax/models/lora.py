@@ -22,6 +22,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from alignjax.models import quantize
+
 TARGETS = ('query', 'key', 'value', 'out', 'gate', 'up', 'down')
 A, B = '_lora_a', '_lora_b'
 
@@ -79,8 +81,8 @@ def merge(params: chex.ArrayTree, lora: Lora) -> dict:
     lora: the adapters' configuration.
 
   Returns:
-    The base's tree, in the base's dtype. Its logits are those of the adapted
-    model up to rounding.
+    The base's tree, in the base's dtype (float32 where it was quantized). Its
+    logits are those of the adapted model up to rounding.
   """
   base, _ = split(params)
   merged = {}
@@ -90,6 +92,8 @@ def merge(params: chex.ArrayTree, lora: Lora) -> dict:
     elif name + A in params:
       merged[name] = _merged(
           value, params[name + A], params[name + B], lora.scale)
+    elif isinstance(value, quantize.Quantized):
+      merged[name] = quantize.dequantize(value, jnp.float32)
     else:
       merged[name] = value
   return merged
@@ -97,6 +101,8 @@ def merge(params: chex.ArrayTree, lora: Lora) -> dict:
 
 def _merged(w: jax.Array, a: jax.Array, b: jax.Array, scale: float):
   """W + scale · A B, whatever leads, [..., in..., out...]."""
+  if isinstance(w, quantize.Quantized):
+    w = quantize.dequantize(w, jnp.float32)
   stacked = a.ndim + b.ndim - 2 - w.ndim  # 1 if [L] leads in all three.
   lead = w.shape[:stacked]
   rank = a.shape[-1]

@@ -57,7 +57,7 @@ def make_reference(
 
 def make_kto_reference(
     model: CausalLM, params, *, mesh: jax.sharding.Mesh, param_shardings,
-    chunk_size: int | None = None,
+    policy: CausalLM | None = None, chunk_size: int | None = None,
 ) -> Annotate:
   """Returns `annotate(policy, batch)`: the reference's logprobs, and z0.
 
@@ -66,28 +66,30 @@ def make_kto_reference(
   carries it. It has no gradient anyway.
 
   Args:
-    model: the policy and the frozen reference, by their parameters.
+    model: the frozen reference.
     params: the reference's, on the mesh; they must outlive the annotator.
     mesh: whose batch axes split the rows.
-    param_shardings: of both.
+    param_shardings: of the reference's.
+    policy: the model that is trained; the reference's own if None.
     chunk_size: columns unembedded at one time; None is all of them.
   """
   rows = sharding.batch_sharding(mesh)
+  trained = policy or model
 
-  def response_logprobs(params, batch):
+  def response_logprobs(model, params, batch):
     return scoring.response_logprobs(
         model, params, batch.tokens, batch.attention_mask, batch.loss_mask,
         chunk_size=chunk_size)
 
   def reference_and_kl(policy, params, batch):
     other = batch.mismatched
-    kl = losses.kto_kl(response_logprobs(policy, other),
-                       response_logprobs(params, other), other.weight)
-    return (response_logprobs(params, batch),
+    kl = losses.kto_kl(response_logprobs(trained, policy, other),
+                       response_logprobs(model, params, other), other.weight)
+    return (response_logprobs(model, params, batch),
             jnp.broadcast_to(kl, batch.weight.shape))
 
   jitted = jax.jit(
-      reference_and_kl, in_shardings=(param_shardings, param_shardings, rows),
+      reference_and_kl, in_shardings=(None, param_shardings, rows),
       out_shardings=rows)
 
   def annotate(policy, batch: UnpairedBatch) -> UnpairedBatch:

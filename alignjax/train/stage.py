@@ -15,6 +15,7 @@ import optax
 from alignjax import checkpoints
 from alignjax import metrics as metrics_lib
 from alignjax import sharding
+from alignjax.models import lora
 from alignjax.train import loop
 from alignjax.train.state import init_state
 from alignjax.train.state import shaped
@@ -77,7 +78,7 @@ def train(
     stage: Stage, objective: Objective, params, axes,
     optimizer: optax.GradientTransformation,
     make_batches: Callable[[int], Iterator], *,
-    annotate: Callable | None = None,
+    annotate: Callable | None = None, base=None,
 ):
   """Trains `params` on an objective and returns the trained ones.
 
@@ -89,16 +90,21 @@ def train(
     optimizer: one step of it per batch.
     make_batches: see `run_stage`.
     annotate: `(params, batch)` adds what models say to each batch.
+    base: frozen parameters on the mesh, which objective and annotator see
+      joined with `params`; None if all are trained.
   """
   state, shardings = init_state(
       params, axes, optimizer, mesh=stage.mesh, seed=stage.seed)
   train_step = make_train_step(
       objective, optimizer, shardings=shardings, mesh=stage.mesh,
-      num_microbatches=stage.num_microbatches)
+      num_microbatches=stage.num_microbatches,
+      base_shardings=base and jax.tree.map(lambda x: x.sharding, base))
+  frozen = () if base is None else (base,)
 
   def step(state, batch):
     if annotate:
-      batch = annotate(state.params, batch)
-    return train_step(state, batch)
+      whole = lora.join(base, state.params) if base else state.params
+      batch = annotate(whole, batch)
+    return train_step(state, batch, *frozen)
 
   return run_stage(stage, step, state, shardings, make_batches).params

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import optax
 
 from alignjax import sharding
+from alignjax.models import lora
 from alignjax.train.state import TrainState
 from alignjax.types import Mean
 
 Metrics = dict[str, Mean]
 Objective = Callable[[chex.ArrayTree, chex.ArrayTree, jax.Array],
                      tuple[Mean, Metrics]]
-Update = Callable[[TrainState, chex.ArrayTree], tuple[TrainState, Metrics]]
+Update = Callable[..., tuple[TrainState, Metrics]]
 
 
 def make_update(
@@ -23,7 +24,10 @@ def make_update(
     *,
     num_microbatches: int = 1,
 ) -> Update:
-  """Returns the pure function `update(state, batch) -> (state, metrics)`.
+  """Returns the pure function `update(state, batch, base) -> (state, metrics)`.
+
+  `base` is what is frozen: the objective sees it joined with the parameters
+  that are trained (`lora.join`). It may be left out.
 
   Gradients of the loss TOTAL are summed over the microbatches and divided once
   by the summed weight, so that the update does not depend on
@@ -38,13 +42,14 @@ def make_update(
     A pure function, not jitted; metrics gain `loss` and `grad_norm`.
   """
 
-  def total_loss(params, batch, key):
-    loss, metrics = objective(params, batch, key)
-    return loss.total, metrics | {'loss': loss}
+  def accumulated(params, batch, base, key):
 
-  gradient = jax.grad(total_loss, has_aux=True)
+    def total_loss(params, batch, key):
+      whole = params if base is None else lora.join(base, params)
+      loss, metrics = objective(whole, batch, key)
+      return loss.total, metrics | {'loss': loss}
 
-  def accumulated(params, batch, key):
+    gradient = jax.grad(total_loss, has_aux=True)
     if num_microbatches == 1:
       return gradient(params, batch, jax.random.fold_in(key, 0))
     # Strided, not contiguous: each device keeps its own rows in every
@@ -64,9 +69,9 @@ def make_update(
     return jax.lax.scan(
         add, zeros, (jnp.arange(num_microbatches), parts))[0]
 
-  def update(state, batch):
+  def update(state, batch, base=None):
     key = jax.random.fold_in(state.key, state.step)
-    grads, metrics = accumulated(state.params, batch, key)
+    grads, metrics = accumulated(state.params, batch, base, key)
     weight = metrics['loss'].weight
     weight = jnp.where(weight == 0, 1.0, weight)
     grads = jax.tree.map(lambda g: g / weight, grads)
@@ -87,6 +92,7 @@ def make_train_step(
     shardings: TrainState,
     mesh: jax.sharding.Mesh,
     num_microbatches: int = 1,
+    base_shardings: chex.ArrayTree | None = None,
 ) -> Update:
   """Returns `step(state, batch) -> (state, metrics)`; `state` is donated.
 
@@ -99,9 +105,12 @@ def make_train_step(
     shardings: of the state, as `init_state` returns them.
     mesh: whose data and fsdp axes split the batch's rows.
     num_microbatches: must divide each shard's rows of the batch.
+    base_shardings: of the frozen parameters; with them the step is
+      `step(state, batch, base)`, and `base` is not donated.
   """
   update = make_update(objective, optimizer, num_microbatches=num_microbatches)
+  frozen = () if base_shardings is None else (base_shardings,)
   return jax.jit(
       update, donate_argnums=0,
-      in_shardings=(shardings, sharding.batch_sharding(mesh)),
+      in_shardings=(shardings, sharding.batch_sharding(mesh), *frozen),
       out_shardings=(shardings, sharding.replicated(mesh)))

@@ -1,17 +1,13 @@
 """A tiny policy with batches of every kind, and the meshes to train it on."""
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
-from jax.sharding import AxisType
-from jax.sharding import Mesh
 import numpy as np
 import pytest
 
 from alignjax import models
-from alignjax import sharding
 from alignjax import types
 
 VOCAB, LENGTH, PROMPT = 16, 8, 3
@@ -93,20 +89,6 @@ def tiny() -> Tiny:
   params = jax.device_get(jax.jit(model.init)(jax.random.key(0)))
   scalar_params = jax.device_get(jax.jit(scalar.init)(jax.random.key(1)))
   return Tiny(model, scalar, params, scalar_params)
-
-
-@pytest.fixture(scope='session')
-def mesh_of():
-  """From text to a mesh over the 8 devices; `one` is a mesh of one device."""
-
-  @functools.cache
-  def make(spec):
-    if spec != 'one':
-      return sharding.make_mesh(spec)
-    return Mesh(np.asarray(jax.devices()[:1]).reshape(1, 1, 1), sharding.AXES,
-                axis_types=(AxisType.Auto,) * 3)
-
-  return make
 
 
 @pytest.fixture(scope='session')

@@ -1,0 +1,98 @@
+"""What a run trains of a model, and what stays: all weights, or adapters.
+
+    full       params: every weight       base: None
+    adapted    params: adapters           base: every other weight, frozen
+
+The reference of an adapted policy is its base under the plain model: the same
+arrays that the train step reads, so that it costs no memory.
+"""
+
+import dataclasses
+
+import chex
+import jax
+
+from alignjax import sharding
+from alignjax.models import CausalLM
+from alignjax.models import lora
+from alignjax.models import ScalarModel
+
+
+@dataclasses.dataclass(frozen=True)
+class Trainee:
+  """A model in two parts; `lora.join` puts them together."""
+
+  model: CausalLM | ScalarModel  # With adapters, if there are any.
+  params: chex.ArrayTree         # Where training starts; copied by it.
+  axes: chex.ArrayTree           # Logical axes of `params`.
+  base: chex.ArrayTree | None    # On the mesh; None if all is trained.
+  folder: str                    # Where the base was read from.
+
+  def whole(self, params: chex.ArrayTree) -> chex.ArrayTree:
+    """The tree that the model reads, of the trained part."""
+    return params if self.base is None else lora.join(self.base, params)
+
+  def reference(self, mesh: jax.sharding.Mesh) -> tuple[CausalLM, dict, dict]:
+    """(model, params, shardings) before training, on the mesh."""
+    model = CausalLM(_plain(self.model.config))
+    if self.base is not None:
+      return model, self.base, shardings_of(self.base)
+    shardings = sharding.tree_shardings(mesh, self.model.axes(), self.params)
+    return model, sharding.put(self.params, shardings), shardings
+
+  def merged(self, params: chex.ArrayTree):
+    """(model, params) without adapters, of the trained part."""
+    config = self.model.config
+    if config.lora is None:
+      return self.model, params
+    return (dataclasses.replace(self.model, config=_plain(config)),
+            lora.merge(self.whole(params), config.lora))
+
+  def with_head(self, key: jax.Array) -> 'Trainee':
+    """A reward model on this policy: its head is trained whole."""
+    # A reward model has no unembedding.
+    config = dataclasses.replace(self.model.config, tie_embeddings=True)
+    model = ScalarModel(config)
+    drop = lambda tree: tree and {
+        name: leaf for name, leaf in tree.items() if name != 'unembed'}
+    params = model.init(key, drop(self.params))
+    axes = {'backbone': drop(self.axes), 'head': model.axes()['head']}
+    return dataclasses.replace(
+        self, model=model, params=params, axes=axes,
+        base=self.base and {'backbone': drop(self.base)})
+
+
+def full(model: CausalLM, params: chex.ArrayTree, folder: str) -> Trainee:
+  """All weights are trained."""
+  return Trainee(model, params, model.axes(), None, folder)
+
+
+def adapted(
+    model: CausalLM, base: chex.ArrayTree, settings: lora.Lora, folder: str, *,
+    mesh: jax.sharding.Mesh, key: jax.Array,
+) -> Trainee:
+  """New adapters, which change nothing yet, on a frozen base.
+
+  Args:
+    model: without adapters.
+    base: its parameters on the mesh, quantized or not; not copied.
+    settings: of the adapters.
+    folder: where the base was read from.
+    mesh: where the adapters are to lie.
+    key: of their A's.
+  """
+  model = CausalLM(dataclasses.replace(model.config, lora=settings))
+  make = lambda key: lora.split(model.init(key))[1]
+  axes = lora.split(model.axes())[1]
+  shardings = sharding.tree_shardings(mesh, axes, jax.eval_shape(make, key))
+  params = jax.jit(make, out_shardings=shardings)(key)
+  return Trainee(model, params, axes, base, folder)
+
+
+def shardings_of(params: chex.ArrayTree) -> chex.ArrayTree:
+  """The tree of the shardings that arrays have."""
+  return jax.tree.map(lambda x: x.sharding, params)
+
+
+def _plain(config):
+  return dataclasses.replace(config, lora=None)

@@ -46,11 +46,13 @@ def main(argv: list[str]) -> None:
 
 def _build(name: str, args: build.Args) -> None:
   """Builds one dataset, in the config that is asked for or its default."""
-  if not args.paths.manual_dir or not args.paths.manual_dir.is_dir():
+  folder = args.paths.manual_dir
+  if not folder or not folder.is_dir() or not any(folder.iterdir()):
     raise types.InputError(
-        f'manual_dir={args.paths.manual_dir}: is no folder; give the one with'
+        f'manual_dir={folder}: is no folder with files; give the one that holds'
         ' the downloaded files.')
-  module = importlib.import_module(f'{__package__}.{name}.{name}_dataset_builder')
+  module = importlib.import_module(
+      f'{__package__}.{name}.{name}_dataset_builder')
   config = args.generation.config
   if config is None and args.generation.config_idx is None:
     config = module.Builder.DEFAULT_BUILDER_CONFIG_NAME

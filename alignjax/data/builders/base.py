@@ -12,11 +12,12 @@ Names of fields that hold JSON are in the dataset's metadata.json, under
 `json_fields`, where `data.tfds` looks them up.
 """
 
+from collections.abc import Sequence
 import json
 import os
 import pathlib
 import re
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -36,6 +37,13 @@ _TEST_WORDS = {'test', 'validation', 'valid', 'val', 'dev', 'eval'}
 _HOLDS_JSON = 'Holds JSON, because the value may be null; empty if missing.'
 
 
+class Schema(NamedTuple):
+  """The fields of a dataset's rows."""
+
+  features: dict[str, Any]         # Of fields that every row has.
+  nullable: tuple[str, ...] = ()   # Fields that may be null or missing.
+
+
 class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   """A dataset of JSONL files that the user has; nothing is downloaded.
 
@@ -50,25 +58,30 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       ' those with "train" the split train; a file on its own is train.'
   )
 
-  FEATURES: ClassVar[dict[str, Any]] = {}     # Of fields that every row has.
-  NULLABLE: ClassVar[tuple[str, ...]] = ()    # Fields that may be null or gone.
+  FEATURES: ClassVar[dict[str, Any]] = {}   # See Schema.
+  NULLABLE: ClassVar[tuple[str, ...]] = ()
   DESCRIPTION: ClassVar[str] = ''
   HOMEPAGE: ClassVar[str] = ''
   LICENSE: ClassVar[str] = ''
   CITATION: ClassVar[str] = ''
 
+  def schema(self) -> Schema:
+    """The fields of a row; a builder whose configs differ overrides it."""
+    return Schema(self.FEATURES, self.NULLABLE)
+
   def _info(self) -> tfds.core.DatasetInfo:
+    features, nullable = self.schema()
     json_text = tfds.features.Text(doc=_HOLDS_JSON)
     return tfds.core.DatasetInfo(
         builder=self,
         description=self.DESCRIPTION,
         features=tfds.features.FeaturesDict(
-            self.FEATURES | dict.fromkeys(self.NULLABLE, json_text)),
+            features | dict.fromkeys(nullable, json_text)),
         homepage=self.HOMEPAGE,
         license=self.LICENSE,
         citation=self.CITATION,
         disable_shuffling=True,
-        metadata=tfds.core.MetadataDict({JSON_FIELDS: list(self.NULLABLE)}),
+        metadata=tfds.core.MetadataDict({JSON_FIELDS: list(nullable)}),
     )
 
   def _split_generators(self, dl_manager):
@@ -81,21 +94,22 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     return {split: self._generate_examples(paths[split]) for split in paths}
 
   def _generate_examples(self, paths):
+    features, nullable = self.schema()
+    features = tfds.features.FeaturesDict(features)
     number = 0
     for path in paths:
       for line, record in records.read_jsonl(path):
-        yield number, self._to_example(record, f'{path}:{line}')
+        fields = {k: v for k, v in record.items() if k not in nullable}
+        check(fields, features, '', f'{path}:{line}')
+        yield number, fields | {
+            name: _to_json(record[name]) if name in record else ''
+            for name in nullable
+        }
         number += 1
 
-  def _to_example(self, record: dict[str, Any], where: str) -> dict[str, Any]:
-    """The record as features, checked so that reading gives it back."""
-    fields = {k: v for k, v in record.items() if k not in self.NULLABLE}
-    check(fields, tfds.features.FeaturesDict(self.FEATURES), '', where)
-    for name in self.NULLABLE:
-      fields[name] = (
-          json.dumps(record[name], ensure_ascii=False) if name in record else ''
-      )
-    return fields
+
+def _to_json(value: Any) -> str:
+  return json.dumps(value, ensure_ascii=False)
 
 
 def configs(*names: str) -> list[tfds.core.BuilderConfig]:
@@ -107,7 +121,7 @@ def split_files(
     folder: pathlib.Path,
     *,
     config: str | None = None,
-    configs: list[str] = (),
+    configs: Sequence[str] = (),
     default: str | None = None,
 ) -> dict[str, list[pathlib.Path]]:
   """The files below a folder that make each split, in the order of their names.
@@ -134,9 +148,9 @@ def split_files(
   for path in sorted(folder.rglob('*')):
     if path.name.lower().endswith(_SUFFIXES) and path.is_file():
       words = re.findall('[a-z0-9]+', str(path.relative_to(folder)).lower())
-      named = [name for name in configs if f'_{name}_' in f"_{'_'.join(words)}_"]
-      # The longest: 'train_sft' may be a config beside 'sft'.
-      if config is None or config == max(named, key=len, default=default):
+      text = f"_{'_'.join(words)}_"
+      named = next((c for c in configs if f'_{c}_' in text), default)
+      if config is None or config == named:
         found.append((path, set(words)))
   splits = {
       'train': [p for p, w in found if 'train' in w and not w & _TEST_WORDS],
@@ -145,14 +159,21 @@ def split_files(
   if len(found) == 1 and not any(splits.values()):
     splits['train'] = [found[0][0]]
   if not any(splits.values()):
-    what = f' of the config {config!r}' if config else ''
-    raise types.InputError(
-        f'manual_dir={folder}: holds no file{what} that names train or test,'
-        f" such as {config or ''}{'-' * bool(config)}train.jsonl.gz; put it"
-        ' there, or name another folder'
-        + (f" or --config ({', '.join(configs)})." if configs else '.')
-    )
+    raise types.InputError(_no_files(folder, len(found), config, configs))
   return {split: paths for split, paths in splits.items() if paths}
+
+
+def _no_files(
+    folder: pathlib.Path, found: int, config: str | None, configs: Sequence[str]
+) -> str:
+  what = f' of the config {config!r}' if config else ''
+  some = f'none of the {found} files{what} names' if found else (
+      f'holds no .jsonl or .jsonl.gz file{what} that names')
+  example = f'{config}-train.jsonl.gz' if config else 'train.jsonl.gz'
+  other = f", or give --config ({', '.join(configs)})" if configs else ''
+  return (
+      f'manual_dir={folder}: {some} train or test, as {example} does; rename'
+      f' them or put them there{other}.')
 
 
 def check(value: Any, feature: Any, field: str, where: str) -> None:

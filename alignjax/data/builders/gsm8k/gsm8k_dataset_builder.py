@@ -12,6 +12,6 @@ class Builder(base.RecordsBuilder):
       'question': base.TEXT,
       'answer': base.TEXT,
   }
-  DESCRIPTION = 'Problems of two to eight steps; answers end in #### and a number.'
+  DESCRIPTION = 'Problems of two to eight steps, with worked answers.'
   HOMEPAGE = 'https://github.com/openai/grade-school-math'
   LICENSE = 'MIT'

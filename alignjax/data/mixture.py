@@ -103,7 +103,7 @@ def mix(
   shares = _shares(names, sizes if weights is None else weights)
   if num_rows is None:
     enough = max(
-        math.ceil((size + 1) / share)
+        math.ceil(size / share)  # By then it gave more than size - 1.
         for size, share in zip(sizes, shares, strict=True))
     _check_size(enough, names, sizes, shares)
     source_of = schedule(shares, enough)

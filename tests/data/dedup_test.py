@@ -54,6 +54,7 @@ def test_a_prompt_as_text_and_as_a_message_is_one():
     chat('a', 'b', 'c'),
     chat('a b', 'c'),
     chat('a', 'b c'),
+    'aassistantb',
     ({'role': 'system', 'content': 'a'}, {'role': 'user', 'content': 'b'}),
 ])
 def test_where_turns_end_and_whose_they_are_tells_prompts_apart(other):
@@ -96,7 +97,10 @@ def test_rankings_are_equal_if_they_order_responses_alike():
 
 def test_a_tie_is_not_its_own_reverse():
   rows = [data.Ranking('p', ('x', 'y'), (1, 1), 'f:1'),
-          data.Ranking('p', ('y', 'x'), (0, 0), 'f:2')]
+          data.Ranking('p', ('y', 'x'), (0, 0), 'f:2'),
+          data.Ranking('p', ('x', 'y'), (0, 1), 'f:3'),
+          data.Ranking('q', ('x', 'y'), (1, 1), 'f:4'),
+          data.Ranking('q', ('x', 'y'), (1, 0), 'f:5')]
   assert data.without_duplicates(rows)[1] == (('duplicate', 'f:2'),)
 
 

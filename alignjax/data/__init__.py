@@ -19,6 +19,10 @@ from alignjax.data.collate import collate_preferences
 from alignjax.data.collate import collate_prompts
 from alignjax.data.collate import collate_rankings
 from alignjax.data.collate import collate_unpaired
+from alignjax.data.dedup import add_dropped
+from alignjax.data.dedup import without_duplicates
+from alignjax.data.dedup import without_test_prompts
+from alignjax.data.dedup import without_test_rows
 from alignjax.data.fitting import Fitted
 from alignjax.data.formats import Demonstration
 from alignjax.data.formats import demonstrations
@@ -33,6 +37,10 @@ from alignjax.data.formats import Reading
 from alignjax.data.formats import sniff
 from alignjax.data.formats import Unpaired
 from alignjax.data.formats import unpaired
+from alignjax.data.mixture import mix
+from alignjax.data.mixture import Mixture
+from alignjax.data.mixture import parse_mixture
+from alignjax.data.mixture import read_mixture
 from alignjax.data.records import read_jsonl
 from alignjax.data.tokenize import pack_documents
 from alignjax.data.tokenize import tokenize_demonstration
@@ -56,6 +64,7 @@ __all__ = [
     'Demonstration',
     'Fitted',
     'Format',
+    'Mixture',
     'Preference',
     'PromptOnly',
     'Ranking',
@@ -67,6 +76,7 @@ __all__ = [
     'TokenizedResponse',
     'Tokenizer',
     'Unpaired',
+    'add_dropped',
     'check_batch_size',
     'collate_demonstrations',
     'collate_preferences',
@@ -76,8 +86,10 @@ __all__ = [
     'demonstration_batches',
     'demonstrations',
     'make_batches',
+    'mix',
     'num_steps_per_epoch',
     'pack_documents',
+    'parse_mixture',
     'preference_batches',
     'preferences',
     'prompt_batches',
@@ -85,6 +97,7 @@ __all__ = [
     'ranking_batches',
     'rankings',
     'read_jsonl',
+    'read_mixture',
     'sniff',
     'tokenize_demonstration',
     'tokenize_demonstrations',
@@ -97,4 +110,7 @@ __all__ = [
     'tokenize_unpaired',
     'unpaired',
     'unpaired_batches',
+    'without_duplicates',
+    'without_test_prompts',
+    'without_test_rows',
 ]

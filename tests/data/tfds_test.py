@@ -23,7 +23,12 @@ BUILDER = '''
         return self.dataset_info_from_configs(
             features=tfds.features.FeaturesDict({
                 'chosen': turns, 'rejected': turns, 'score': np.float32,
-                'tags': tfds.features.Sequence(text)}))
+                'tags': tfds.features.Sequence(text),
+                'labels': {'name': tfds.features.Sequence(text),
+                           'count': tfds.features.Sequence(np.int64)},
+                'pages': tfds.features.Sequence(
+                    {'at': {'line': np.int64}, 'on': np.bool_}),
+                'grid': tfds.features.Tensor(shape=(2, 2), dtype=np.int64)}))
 
       def _split_generators(self, dl_manager):
         return {'train': self._generate_examples()}
@@ -34,7 +39,10 @@ BUILDER = '''
           yield i, {
               'chosen': turns + [{'role': 'assistant', 'content': 'good'}],
               'rejected': turns + [{'role': 'assistant', 'content': 'bad'}],
-              'score': 1.5, 'tags': ['a', 'b']}
+              'score': 1.5, 'tags': ['a', 'b'],
+              'labels': {'name': ['x', 'y'], 'count': [1, 2]},
+              'pages': [{'at': {'line': 3}, 'on': True}],
+              'grid': [[1, 2], [3, 4]]}
 '''
 
 
@@ -73,6 +81,10 @@ def test_records_look_as_they_would_in_a_jsonl_file(dataset):
                    {'role': 'assistant', 'content': 'bad'}],
       'score': 1.5,
       'tags': ['a', 'b'],
+      # An object of lists is not a list of objects, though TFDS gives both so.
+      'labels': {'name': ['x', 'y'], 'count': [1, 2]},
+      'pages': [{'at': {'line': 3}, 'on': True}],
+      'grid': [[1, 2], [3, 4]],
   }
 
 

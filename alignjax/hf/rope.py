@@ -76,6 +76,8 @@ def _object(fields: Fields, layer_type: str | None) -> Fields:
 
 def _scaling(fields: Fields, own: Fields, half: int) -> rope.Scaling | None:
   kind = own.get('rope_type') or own.get('type') or 'default'
+  if kind == 'yarn' and own.get('short_factor'):
+    kind = 'longrope'  # What Phi-3's first files call it.
   first = (fields.get('original_max_position_embeddings')
            or own.get('original_max_position_embeddings')
            or fields.get('max_position_embeddings'))

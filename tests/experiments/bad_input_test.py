@@ -237,12 +237,12 @@ def cut(folder):
 def rename_type(folder):
   config = json.loads((folder / 'config.json').read_text())
   (folder / 'config.json').write_text(
-      json.dumps(config | {'model_type': 'gpt2'}))
+      json.dumps(config | {'model_type': 'mamba'}))
 
 
 @pytest.mark.parametrize('change, words', [
     (cut, ['model.safetensors', 'cut or corrupt']),
-    (rename_type, ['config.json', "model_type='gpt2'", "'llama'"]),
+    (rename_type, ['config.json', "model_type='mamba'", 'llama, ']),
     (lambda folder: (folder / 'config.json').unlink(), ['config.json is miss']),
     (lambda folder: (folder / 'tokenizer.json').unlink(), ['tokenizer.json']),
     (lambda folder: (folder / 'model.safetensors').unlink(), [

@@ -23,6 +23,7 @@ from typing import Any
 
 from alignjax import types
 from alignjax.data import chat
+from alignjax.data import files
 from alignjax.data import records
 from alignjax.data import rows
 from alignjax.data import shapes
@@ -277,8 +278,4 @@ def _read_file(
 def _read_records(
     path: str | os.PathLike[str], split: str
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-  if os.path.isdir(path):
-    from alignjax.data import tfds  # Only here: it takes a second to import.
-
-    return tfds.read_tfds(path, split)
-  return records.read_jsonl(path)
+  return files.read_records(path, split)

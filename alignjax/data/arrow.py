@@ -21,6 +21,7 @@ from alignjax import types
 from alignjax.data import records
 
 _BATCH = 256  # Rows that are turned into Python objects at once.
+_BUFFER = 2**20  # Bytes of a Parquet column that are read ahead.
 _EPOCH = datetime.datetime(1970, 1, 1)
 _DIGITS = {'s': 0, 'ms': 3, 'us': 6, 'ns': 9}  # Of a second's fraction.
 _END = b'\xff\xff\xff\xff\0\0\0\0'  # Closes an Arrow stream.
@@ -40,7 +41,8 @@ def read_parquet(
   """Yields (row number from 1, record) of a Parquet file.
 
   Args:
-    path: A Parquet file. Memory holds 256 rows, and the pages they lie in.
+    path: A Parquet file. Memory holds 256 rows, and of each column 1 MiB and
+      the page that is read.
     on_error: As in `records.read_jsonl`, called for a bad row.
 
   Raises:
@@ -50,7 +52,11 @@ def read_parquet(
   pa = _pyarrow(path)
   from pyarrow import parquet  # pyarrow does not import it by itself.
 
-  with _whole(pa, path, 'Parquet'), parquet.ParquetFile(path) as file:
+  with _whole(pa, path, 'Parquet'), parquet.ParquetFile(
+      path,
+      buffer_size=_BUFFER,
+      pre_buffer=False,  # True holds the whole file, and is the default.
+  ) as file:
     batches = file.iter_batches(batch_size=_BATCH)
     yield from _records(pa, batches, path, on_error)
 
@@ -144,10 +150,12 @@ def _part_records(
 ) -> Iterator[dict[str, Any] | None]:
   """The records of a few rows, None for one that `on_error` was told of."""
   try:
-    yield from _rows(pa, part)
-    return
+    rows = _rows(pa, part)
   except _NoJsonError:
     pass  # Row by row, to find which ones.
+  else:
+    yield from rows
+    return
   for i in range(part.num_rows):
     try:
       row = _rows(pa, part.slice(i, 1))[0]
@@ -161,7 +169,7 @@ def _part_records(
 
 
 def _rows(pa: Any, batch: Any) -> list[dict[str, Any]]:
-  """A batch's records. InputErrors of the caller's loop never pass here."""
+  """A batch's records; _NoJsonError if one of them cannot be one."""
   names = batch.schema.names
   for name in names:
     if names.count(name) > 1:

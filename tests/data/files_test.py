@@ -4,14 +4,13 @@ import gzip
 import json
 import sys
 
+import pyarrow as pa
+from pyarrow import parquet
 import pytest
 
 from alignjax import types
 from alignjax.data import files
 from alignjax.data import formats
-
-pa = pytest.importorskip('pyarrow')
-parquet = pytest.importorskip('pyarrow.parquet')
 
 ROWS = [
     {'prompt': 'two and two', 'response': 'four', 'score': 0.5, 'tags': ['a']},

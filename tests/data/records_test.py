@@ -233,8 +233,8 @@ def test_a_whole_character_written_as_a_pair_is_text(write):
         (b'{"a": -Infinity}', ['-Infinity is no JSON value']),
         (b'{"a": "\xff"}', ['byte 8 of the line (0xff)', 'save the file as']),
         (b'{"a": ' + b'[' * 100_000, ['is not JSON', 'nested too deeply']),
-        (b'{"a": ' + b'9' * 5_000 + b'}', ['a number has more than 4,300 digits',
-                                          'write it as text']),
+        (b'{"a": ' + b'9' * 5_000 + b'}', [
+            'a number has more than 4,300 digits', 'write it as text']),
         (b'{"a": 1e999}', ['1e999 is too large for a number']),
         (b'{"a": 1, "b": 2, "a": 1}', ['the key "a" stands twice']),
         (b'{"c": [{"d": 1, "d": null}]}', ['the key "d" stands twice']),

@@ -23,6 +23,7 @@ from alignjax.data.dedup import add_dropped
 from alignjax.data.dedup import without_duplicates
 from alignjax.data.dedup import without_test_prompts
 from alignjax.data.dedup import without_test_rows
+from alignjax.data.files import read_records
 from alignjax.data.fitting import Fitted
 from alignjax.data.formats import Demonstration
 from alignjax.data.formats import demonstrations
@@ -98,6 +99,7 @@ __all__ = [
     'rankings',
     'read_jsonl',
     'read_mixture',
+    'read_records',
     'sniff',
     'tokenize_demonstration',
     'tokenize_demonstrations',

@@ -10,7 +10,6 @@ pyarrow is imported when such a file is read: it is an extra.
 """
 
 from collections.abc import Callable, Iterator
-import contextlib
 import datetime
 import math
 import os
@@ -52,13 +51,16 @@ def read_parquet(
   pa = _pyarrow(path)
   from pyarrow import parquet  # pyarrow does not import it by itself.
 
-  with _whole(pa, path, 'Parquet'), parquet.ParquetFile(
-      path,
-      buffer_size=_BUFFER,
-      pre_buffer=False,  # True holds the whole file, and is the default.
-  ) as file:
-    batches = file.iter_batches(batch_size=_BATCH)
-    yield from _records(pa, batches, path, on_error)
+  def batches():
+    with parquet.ParquetFile(
+        path,
+        buffer_size=_BUFFER,
+        pre_buffer=False,  # True holds the whole file, and is the default.
+    ) as file:
+      yield from file.iter_batches(batch_size=_BATCH)
+
+  whole = _whole(pa, batches(), path, 'Parquet')
+  yield from _records(pa, whole, path, on_error)
 
 
 def read_arrow(
@@ -69,15 +71,22 @@ def read_arrow(
   Memory holds one batch as it was written; `datasets` writes 1,000 rows.
   """
   pa = _pyarrow(path)
-  with _whole(pa, path, 'Arrow'), pa.OSFile(os.fspath(path), 'rb') as file:
-    if file.read(len(_FILE_MAGIC)) == _FILE_MAGIC:
-      file.seek(0)
-      reader = pa.ipc.open_file(file)
-      batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
-    else:
-      _check_end(file)
-      batches = pa.ipc.open_stream(file)
-    yield from _records(pa, batches, path, on_error)
+
+  def batches():
+    with pa.OSFile(os.fspath(path), 'rb') as file:
+      if file.read(len(_FILE_MAGIC)) == _FILE_MAGIC:
+        file.seek(0)
+        reader = pa.ipc.open_file(file)
+        found = (reader.get_batch(i) for i in range(reader.num_record_batches))
+      else:
+        _check_end(file)
+        found = pa.ipc.open_stream(file)
+      for batch in found:
+        batch.validate(full=True)  # Wrong offsets would end the process.
+        yield batch
+
+  whole = _whole(pa, batches(), path, 'Arrow')
+  yield from _records(pa, whole, path, on_error)
 
 
 def _pyarrow(path: str | os.PathLike[str]) -> Any:
@@ -92,24 +101,24 @@ def _pyarrow(path: str | os.PathLike[str]) -> Any:
   return pyarrow
 
 
-@contextlib.contextmanager
 def _whole(
-    pa: Any, path: str | os.PathLike[str], kind: str
-) -> Iterator[None]:
-  """What pyarrow cannot read is an InputError of one line."""
+    pa: Any, batches: Iterator[Any], path: str | os.PathLike[str], kind: str
+) -> Iterator[Any]:
+  """The batches; what pyarrow cannot read is an InputError of one line."""
   try:
-    yield
-  except types.InputError:
-    raise
+    yield from batches
   except FileNotFoundError as error:
     raise types.InputError(
         f'{path}: there is no such file; give the path of one.') from error
-  except (pa.ArrowException, OSError, EOFError) as error:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+  except (pa.ArrowException, OSError, EOFError, ValueError) as error:
     raise types.InputError(
         f'{path}: the {kind} data is cut off, damaged or no {kind} at all'
-        f' ({reason}); copy or download the file again.'
+        f' ({_first_line(error)}); copy or download the file again.'
     ) from error
+
+
+def _first_line(error: Exception) -> str:
+  return (str(error).strip() or type(error).__name__).splitlines()[0][:120]
 
 
 def _check_end(file: Any):
@@ -174,9 +183,17 @@ def _rows(pa: Any, batch: Any) -> list[dict[str, Any]]:
   for name in names:
     if names.count(name) > 1:
       raise _NoJsonError(name, 'is the name of two columns; rename one')
-  columns = [
-      _values(pa, batch.column(i), name) for i, name in enumerate(names)]
-  return [dict(zip(names, row, strict=True)) for row in zip(*columns)]
+  columns = []
+  for i, name in enumerate(names):
+    try:
+      columns.append(_values(pa, batch.column(i), name))
+    except pa.ArrowException as error:
+      raise _NoJsonError(
+          name,
+          f'cannot be read ({_first_line(error)}); cast or drop the column',
+      ) from error
+  return [
+      dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _values(pa: Any, array: Any, field: str) -> list[Any]:

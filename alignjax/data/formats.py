@@ -276,6 +276,8 @@ def _read_file(
 
 
 def _read_records(
-    path: str | os.PathLike[str], split: str
+    path: str | os.PathLike[str],
+    split: str,
+    on_error: records.OnError | None = None,
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-  return files.read_records(path, split)
+  return files.read_records(path, split, on_error)

@@ -161,6 +161,11 @@ def _shorten(text: str) -> str:
 
 def _open(path: pathlib.Path) -> BinaryIO:
   """The file's bytes, unpacked if it is gzip."""
+  if path.exists() and not path.is_file() and not path.is_dir():
+    raise types.InputError(
+        f'{path}: is a pipe or a device, which can be read only once; write'
+        ' the records to a file and give its path.'
+    )
   try:
     with open(path, 'rb') as file:
       magic = file.read(len(_GZIP_MAGIC))

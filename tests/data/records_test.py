@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import tracemalloc
 
 from hypothesis import given
@@ -266,6 +267,12 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_a_folder_is_no_file(tmp_path):
   assert 'cannot be read' in error_of(tmp_path)
+
+
+def test_a_pipe_is_refused_because_its_start_would_be_lost(tmp_path):
+  path = tmp_path / 'pipe'
+  os.mkfifo(path)
+  assert 'can be read only once' in error_of(path)
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def read_records(
       was saved with or 'train'.
     on_error: Called with the error of a record that cannot be used; reading
       goes on with the next. Without it the error is raised. What is missing,
-      empty or damaged raises either way.
+      empty or damaged raises either way, and so does a record of TFDS.
 
   Yields:
     (number, record): a line of JSONL, else the how manieth element or row, from

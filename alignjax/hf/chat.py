@@ -9,24 +9,14 @@ import functools
 import json
 
 import jinja2
-import jinja2.ext
-import jinja2.sandbox
 
+from alignjax.hf import sandbox
 from alignjax.types import InputError
 
+Rendered = sandbox.Rendered
 Message = Mapping[str, str]  # {'role': ..., 'content': ...}
 
 _PLAIN_ROLES = {'system': 'System', 'user': 'Human', 'assistant': 'Assistant'}
-
-
-class _Generation(jinja2.ext.Extension):
-  """Accepts `{% generation %}` around assistant text, and shows the text."""
-
-  tags = {'generation'}
-
-  def parse(self, parser):
-    next(parser.stream)
-    return parser.parse_statements(('name:endgeneration',), drop_needle=True)
 
 
 def transcript(messages: Sequence[Message]) -> str:
@@ -67,14 +57,16 @@ def check_messages(messages: Sequence[Message]) -> list[dict[str, str]]:
 def check_template(source: str, where: str) -> None:
   """Raises InputError if `source` is not a Jinja template."""
   try:
-    _compiled(source)
-  except (jinja2.TemplateError, TypeError) as error:
+    compile_template(source)
+  except Exception as error:  # Python's own compiler may find anything.
     raise InputError(
-        f'{where}: chat_template is not a Jinja template ({error}); correct '
-        'it or remove it') from error
+        f'{where}: chat_template is not a Jinja template ({_line(error)}); '
+        'correct it or remove it') from error
 
 
-def render(source: str, messages: list[dict[str, str]], **variables) -> str:
+def render(
+    source: str, messages: list[dict[str, str]], **variables
+) -> Rendered:
   """Runs the template over plain messages, with what transformers gives it.
 
   Args:
@@ -83,35 +75,41 @@ def render(source: str, messages: list[dict[str, str]], **variables) -> str:
     **variables: what else the template may name, such as `bos_token`; a None
       is left undefined.
 
+  Returns:
+    The text, and where `{% generation %}` stood in it.
+
   Raises:
-    InputError: if the template fails, refuses, or reaches out of the sandbox.
+    InputError: if the template fails, refuses, reaches out of the sandbox, or
+      takes more time or memory than `limits` allows.
   """
   known = {k: v for k, v in variables.items() if v is not None}
   try:
-    return _compiled(source).render(messages=messages, **known)
+    return compile_template(source).render(
+        messages=messages, tools=None, documents=None, **known)
   except Exception as error:  # A template can raise anything.
     roles = ', '.join(message['role'] for message in messages)
     raise InputError(
-        f'the chat template failed on roles ({roles}): '
-        f'{type(error).__name__}: {error}; change the messages or the '
+        f'the chat template failed on roles ({roles:.200}): '
+        f'{type(error).__name__}: {_line(error)}; change the messages or the '
         'template') from error
 
 
 @functools.lru_cache(maxsize=16)
-def _compiled(source: str) -> jinja2.Template:
-  """The template in the environment that transformers gives its templates."""
-  env = jinja2.sandbox.ImmutableSandboxedEnvironment(
-      trim_blocks=True, lstrip_blocks=True,
-      extensions=[_Generation, jinja2.ext.loopcontrols])
-  env.filters['tojson'] = _tojson
-  env.globals['raise_exception'] = _raise_exception
-  env.globals['strftime_now'] = _strftime_now
-  return env.from_string(source)
+def compile_template(source: str) -> sandbox.Template:
+  """The template with the functions that transformers gives its templates."""
+  return sandbox.compile_template(
+      source, tojson=_tojson, raise_exception=_raise_exception,
+      strftime_now=_strftime_now)
 
 
-def _tojson(value, indent=None, ensure_ascii=False, **settings) -> str:
+def _line(error: Exception) -> str:
+  """What went wrong, in one line."""
+  return ' '.join(f'{error!s:.300}'.split())
+
+
+def _tojson(value, ensure_ascii=False, indent=None, **settings) -> str:
   """JSON as it is: Jinja's own filter escapes HTML."""
-  return json.dumps(value, indent=indent, ensure_ascii=ensure_ascii, **settings)
+  return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **settings)
 
 
 def _raise_exception(message: str):

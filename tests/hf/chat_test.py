@@ -10,10 +10,16 @@ from alignjax.types import InputError
 MESSAGES = [{'role': 'user', 'content': 'hi'}]
 
 
+def render(source, messages=MESSAGES, **variables):
+  """The text of a rendered template."""
+  return chat.render(source, messages, **variables).text
+
+
 def render_error(source):
   """The one line of the InputError that rendering raises."""
   with pytest.raises(InputError) as raised:
-    chat.render(source, MESSAGES)
+    render(source)
+  assert '\n' not in str(raised.value)
   return str(raised.value)
 
 
@@ -44,29 +50,29 @@ def test_template_with_a_syntax_error_is_refused_when_read():
 
 def test_blocks_leave_no_blank_lines():
   source = '  {% for m in messages %}\n{{ m.content }}\n  {% endfor %}\nend'
-  assert chat.render(source, MESSAGES) == 'hi\nend'
+  assert render(source, MESSAGES) == 'hi\nend'
 
 
 def test_generation_marks_are_accepted_and_leave_no_trace():
   source = ('{% for m in messages %}{% generation %}{{ m.content }}'
             '{% endgeneration %}{% break %}{% endfor %}')
-  assert chat.render(source, MESSAGES) == 'hi'
+  assert render(source, MESSAGES) == 'hi'
 
 
 def test_json_in_a_template_is_not_escaped_for_html():
   source = "{{ messages | tojson }}"
-  assert chat.render(source, [{'role': 'user', 'content': "<é'>"}]) == (
+  assert render(source, [{'role': 'user', 'content': "<é'>"}]) == (
       '[{"role": "user", "content": "<é\'>"}]')
 
 
 def test_absent_token_is_undefined_in_a_template():
   source = '{% if bos_token is defined %}{{ bos_token }}{% endif %}.'
-  assert chat.render(source, MESSAGES, bos_token=None) == '.'
-  assert chat.render(source, MESSAGES, bos_token='<s>') == '<s>.'
+  assert render(source, MESSAGES, bos_token=None) == '.'
+  assert render(source, MESSAGES, bos_token='<s>') == '<s>.'
 
 
 def test_template_may_ask_for_the_date():
-  year = chat.render("{{ strftime_now('%Y') }}", MESSAGES)
+  year = render("{{ strftime_now('%Y') }}", MESSAGES)
   assert abs(int(year) - datetime.datetime.now().year) <= 1
 
 

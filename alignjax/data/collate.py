@@ -32,7 +32,10 @@ def collate_demonstrations(
     end = len(row.tokens)
     tokens[i, :end] = row.tokens
     attention_mask[i, :end] = True
-    loss_mask[i, row.prompt_length : end] = True
+    if row.loss_mask is None:
+      loss_mask[i, row.prompt_length : end] = True
+    else:
+      loss_mask[i, :end] = row.loss_mask
   attention_mask[len(rows):, 0] = True
   weight = _weight(len(rows), batch_size)
   weight[:len(rows)] *= [row.weight for row in rows]

@@ -13,10 +13,13 @@ The one place that decides what is cut when a row does not fit:
 
 A response that was cut does not end in EOS, because the text did not end there:
 it teaches the words and not where to stop.
+
+Where all turns of a conversation are responses, P is what comes before the
+first of them, and the last that fits is cut.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -46,13 +49,22 @@ class Tokenizer(Protocol):
   def response_tokens(self, response: str) -> list[int]:
     """The ids of a response, ending in EOS exactly once."""
 
+  def conversation_tokens(
+      self,
+      messages: Sequence[Mapping[str, str]],
+      *,
+      add_generation_prompt: bool = False,
+  ) -> tuple[list[int], list[bool]]:
+    """The ids of a chat, and whether the assistant wrote them."""
+
 
 class TokenizedResponse(NamedTuple):
   """A prompt and a response to it, one after the other."""
 
   tokens: np.ndarray  # [T] int32
-  prompt_length: int  # The response is tokens[prompt_length:].
+  prompt_length: int  # The (last) response is tokens[prompt_length:].
   weight: float = 1.0  # Of the row's tokens in the mean.
+  loss_mask: np.ndarray | None = None  # [T] bool; None for that response.
 
 
 class TokenizedPair(NamedTuple):
@@ -154,6 +166,7 @@ def tokenize_demonstrations(
     max_length: int,
     plain: bool = False,
     long_prompts: fitting.LongPrompts = 'error',
+    turns: Literal['last', 'all'] = 'last',
 ) -> tuple[list[TokenizedResponse], fitting.Fitted]:
   """Rows of ids, and what did not fit.
 
@@ -163,21 +176,44 @@ def tokenize_demonstrations(
     max_length: The most tokens a row may have, prompt and response together.
     plain: True leaves the tokenizer's chat template out.
     long_prompts: What happens to a prompt with no room behind it.
+    turns: 'all' puts loss on every assistant turn of a conversation, 'last' on
+      the response alone. The ids are the same. A plain transcript has no token
+      to end a turn, so that only its response bears loss.
 
   Returns:
     The rows in the records' order, and what was cut and dropped.
 
   Raises:
-    InputError: A long prompt under 'error', or no row is left.
+    InputError: A long prompt under 'error', no row is left, or the chat
+      template does not let `turns='all'` find the tokens of a turn.
   """
+  if turns not in ('last', 'all'):
+    raise types.InputError(f"turns={turns!r} is not known; use 'last' or 'all'.")
   rows, notes = [], fitting.Notes(max_length, long_prompts)
   for record in demonstrations:
-    prompt = _prompt(record, tokenizer, plain)
     response = _response(record.where, record.response, tokenizer)
-    prompt = notes.fit(record.where, prompt, len(response), tokenizer.bos_id)
-    if prompt is not None:
-      rows.append(_join(prompt, response, max_length))
-      notes.note_cut(record.where, len(prompt) + len(response))
+    if turns == 'last' or plain or not _has_earlier_turn(record):
+      prompt = _prompt(record, tokenizer, plain)
+      before = np.zeros(len(prompt), bool)
+    else:
+      prompt, before = _conversation(record, tokenizer)
+    first = int(np.argmax(before)) if before.any() else len(prompt)
+    if first == len(prompt) or first >= max_length:
+      fitted = notes.fit(
+          record.where, prompt, len(response), tokenizer.bos_id)
+      if fitted is None:
+        continue
+      # A prompt loses its beginning, but for BOS, which bears no loss.
+      before = before[len(before) - len(fitted):]
+      prompt = fitted
+    row = _join(prompt, response, max_length)
+    if before.any():
+      mask = np.concatenate([before, np.ones(len(response), bool)])
+      row = row._replace(
+          prompt_length=min(len(prompt), len(row.tokens)),
+          loss_mask=mask[:max_length])
+    rows.append(row)
+    notes.note_cut(record.where, len(prompt) + len(response))
   return rows, notes.finish(len(rows))
 
 
@@ -343,6 +379,23 @@ def tokenize_documents(
 
 def _prompt(record, tokenizer: Tokenizer, plain: bool) -> list[int]:
   return list(tokenizer.prompt_tokens(record.prompt, plain=plain))
+
+
+def _has_earlier_turn(record: formats.Demonstration) -> bool:
+  return not isinstance(record.prompt, str) and any(
+      message['role'] == 'assistant' for message in record.prompt)
+
+
+def _conversation(
+    record: formats.Demonstration, tokenizer: Tokenizer
+) -> tuple[list[int], np.ndarray]:
+  """The ids of a prompt, and which of them are earlier responses."""
+  try:
+    tokens, mask = tokenizer.conversation_tokens(
+        record.prompt, add_generation_prompt=True)
+  except types.InputError as error:
+    raise types.InputError(f'{record.where}: {error}') from error
+  return list(tokens), np.asarray(mask, bool)
 
 
 def _response(where: str, text: str, tokenizer: Tokenizer) -> list[int]:

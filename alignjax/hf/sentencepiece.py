@@ -74,7 +74,7 @@ def read_model(content: bytes, where: str) -> Model:
         'is not one either); copy it again, or take the tokenizer.json of the '
         'same model') from None
   last = lambda message, field, otherwise: message.get(field, [otherwise])[-1]
-  signed = lambda i: i - (1 << 64) if i >> 63 else i
+  signed = lambda i: i - (1 << 64) if i >= 1 << 63 else i
   ids = {
       name: signed(last(trainer, *field)) for name, *field in
       (('unk', 40, 0), ('bos', 41, 1), ('eos', 42, 2), ('pad', 43, -1))}

@@ -6,6 +6,7 @@ what a model was trained on can be looked at.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+import functools
 import json
 import pathlib
 
@@ -40,22 +41,28 @@ def write_jsonl(path: pathlib.Path, records: Sequence[dict]) -> str:
 
 
 def demonstration_rows(
-    run: runs.Run, cfg: runs.RunConfig, tokenizer: hf.Tokenizer
+    run: runs.Run, cfg: runs.RunConfig, tokenizer: hf.Tokenizer, *,
+    turns: data.Turns = 'last',
 ) -> list[data.TokenizedResponse]:
-  """Rows for SFT from `cfg.data`; says what was read and what did not fit."""
+  """Rows for SFT from `cfg.data`; says what was read and what did not fit.
+
+  Without a chat template, `turns` is 'last': a transcript ends no other turn.
+  """
   path = cfg.data
+  turns = 'last' if tokenizer.chat_template is None else turns
   if path == 'testbed':
     path = write_jsonl(
         run.workdir / 'demonstrations.jsonl',
         [{'prompt': prompt.text, 'response': response} for prompt, response
          in testbed.demonstrations(WORLD, cfg.seed, count=480)])
-  return _file_rows(run, cfg, tokenizer, path, data.demonstrations,
-                    data.tokenize_demonstrations)
+  return _file_rows(
+      run, cfg, tokenizer, path, data.demonstrations,
+      functools.partial(data.tokenize_demonstrations, turns=turns))
 
 
 def classified_rows(
     run: runs.Run, cfg: runs.RunConfig, tokenizer: hf.Tokenizer,
-    classes: Iterable[str],
+    classes: Iterable[str], *, turns: data.Turns = 'last',
 ) -> list[tuple[str, data.TokenizedResponse]]:
   """(class, row): the prompt begins with the class that wrote the response.
 
@@ -85,7 +92,7 @@ def classified_rows(
     if own:
       tokenized, fitted = data.tokenize_demonstrations(
           own, hf.condition(tokenizer, f'{name} '), max_length=cfg.max_length,
-          long_prompts=cfg.long_prompts)
+          long_prompts=cfg.long_prompts, turns=turns)
       run.console.note(f'{name}: {fitted}')
       rows += [(name, row) for row in tokenized]
   return rows

@@ -42,7 +42,8 @@ def fit(cfg: Config, run: runs.Run) -> None:
   model, params, tokenizer = runs.load_policy(sft.base_folder(cfg))
   weights = class_weights(cfg)
   rows, counts = [], {}
-  for name, row in sources.classified_rows(run, cfg, tokenizer, weights):
+  for name, row in sources.classified_rows(
+      run, cfg, tokenizer, weights, turns=cfg.turns):
     rows.append(row._replace(weight=weights[name]))
     counts[name] = counts.get(name, 0) + 1
   params = train.train(

@@ -29,6 +29,10 @@ class Config(runs.AdapterConfig):
   num_steps: runs.Steps = None       # Optimizer steps. 105, 500.
   batch_size: int | None = None      # Rows. 32, 16.
   max_length: int | None = None      # Tokens, prompt and response. 48, 512.
+  # What bears loss: all of the assistant's turns in a conversation, or the last
+  # alone. A row of one turn is the same either way, and so is a transcript (of
+  # --plain, or without a chat template), which ends no turn but the last.
+  turns: data.Turns = 'all'
   learning_rate: float | None = None  # 2e-3, 1e-5.
   num_microbatches: int = 1          # Parts of a batch, to save memory.
   chunk_size: int | None = None      # Columns unembedded at one time.
@@ -37,7 +41,8 @@ class Config(runs.AdapterConfig):
 def fit(cfg: Config, run: runs.Run) -> None:
   """Trains on demonstrations and saves the model."""
   trainee, tokenizer = runs.load_trainee(cfg, base_folder(cfg), run.mesh)
-  rows = sources.demonstration_rows(run, cfg, tokenizer)
+  rows = sources.demonstration_rows(
+      run, cfg, tokenizer, turns=cfg.turns)
   params = train.train(
       run.stage(cfg, num_microbatches=cfg.num_microbatches),
       objectives.sft(trainee.model, chunk_size=cfg.chunk_size),

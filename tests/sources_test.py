@@ -48,6 +48,30 @@ def test_the_testbeds_demonstrations_lie_in_the_workdir_and_fit(run):
   assert '480 demonstrations from demonstrations.jsonl' in said.getvalue()
 
 
+def talk(run):
+  """A file of one conversation, whose rows both readers of SFT can take."""
+  says = lambda role, content: {'role': role, 'content': content}
+  return sources.write_jsonl(run.workdir / 'talk.jsonl', [{'source': 'a', (
+      'messages'): [says('user', 'what'), says('assistant', 'china .'),
+                    says('user', 'where'), says('assistant', 'how .')]}])
+
+
+def test_all_turns_of_a_conversation_bear_loss_where_a_template_ends_them(run):
+  cfg = Config(workdir='w', data=talk(run))
+  words = lambda row: TOKENIZER.decode(row.tokens[row.loss_mask])
+  (row,) = sources.demonstration_rows(run, cfg, TOKENIZER, turns='all')
+  assert words(row).split() == ['china', '.', 'how', '.']
+  assert np.sum(row.tokens[row.loss_mask] == TOKENIZER.eos_id) == 2
+  ((_, named),) = sources.classified_rows(
+      run, cfg, TOKENIZER, ['a'], turns='all')
+  assert words(named) == words(row)
+  bare = dataclasses.replace(TOKENIZER, chat_template=None)
+  for settings in (dict(tokenizer=bare, turns='all'),
+                   dict(tokenizer=TOKENIZER, turns='last')):
+    (row,) = sources.demonstration_rows(run, cfg, **settings)
+    assert row.loss_mask is None
+
+
 @pytest.mark.parametrize('split', ['train', 'test'])
 def test_every_prompt_of_a_split_fits_its_width(split):
   prompts, rows = sources.testbed_prompts(split, None, 0, TOKENIZER)

@@ -23,6 +23,8 @@ from alignjax.data.dedup import add_dropped
 from alignjax.data.dedup import without_duplicates
 from alignjax.data.dedup import without_test_prompts
 from alignjax.data.dedup import without_test_rows
+from alignjax.data.documents import pack_documents
+from alignjax.data.documents import tokenize_documents
 from alignjax.data.files import read_records
 from alignjax.data.fitting import Fitted
 from alignjax.data.formats import Demonstration
@@ -43,10 +45,8 @@ from alignjax.data.mixture import Mixture
 from alignjax.data.mixture import parse_mixture
 from alignjax.data.mixture import read_mixture
 from alignjax.data.records import read_jsonl
-from alignjax.data.tokenize import pack_documents
 from alignjax.data.tokenize import tokenize_demonstration
 from alignjax.data.tokenize import tokenize_demonstrations
-from alignjax.data.tokenize import tokenize_documents
 from alignjax.data.tokenize import tokenize_preference
 from alignjax.data.tokenize import tokenize_preferences
 from alignjax.data.tokenize import tokenize_prompt
@@ -59,6 +59,7 @@ from alignjax.data.tokenize import TokenizedPrompt
 from alignjax.data.tokenize import TokenizedRanking
 from alignjax.data.tokenize import TokenizedResponse
 from alignjax.data.tokenize import Tokenizer
+from alignjax.data.tokenize import Turns
 
 __all__ = [
     'BatchSource',
@@ -76,6 +77,7 @@ __all__ = [
     'TokenizedRanking',
     'TokenizedResponse',
     'Tokenizer',
+    'Turns',
     'Unpaired',
     'add_dropped',
     'check_batch_size',

@@ -27,6 +27,8 @@ from alignjax import types
 from alignjax.data import fitting
 from alignjax.data import formats
 
+Turns = Literal['last', 'all']  # The assistant's turns that bear loss.
+
 
 class Tokenizer(Protocol):
   """What this floor needs to know of a tokenizer."""
@@ -166,7 +168,7 @@ def tokenize_demonstrations(
     max_length: int,
     plain: bool = False,
     long_prompts: fitting.LongPrompts = 'error',
-    turns: Literal['last', 'all'] = 'last',
+    turns: Turns = 'last',
 ) -> tuple[list[TokenizedResponse], fitting.Fitted]:
   """Rows of ids, and what did not fit.
 
@@ -188,27 +190,20 @@ def tokenize_demonstrations(
       template does not let `turns='all'` find the tokens of a turn.
   """
   if turns not in ('last', 'all'):
-    raise types.InputError(f"turns={turns!r} is not known; use 'last' or 'all'.")
+    raise types.InputError(
+        f"turns={turns!r} is not known; use 'last' or 'all'.")
   rows, notes = [], fitting.Notes(max_length, long_prompts)
   for record in demonstrations:
+    prompt, earlier = _conversation(record, tokenizer, plain, turns)
     response = _response(record.where, record.response, tokenizer)
-    if turns == 'last' or plain or not _has_earlier_turn(record):
-      prompt = _prompt(record, tokenizer, plain)
-      before = np.zeros(len(prompt), bool)
-    else:
-      prompt, before = _conversation(record, tokenizer)
-    first = int(np.argmax(before)) if before.any() else len(prompt)
-    if first == len(prompt) or first >= max_length:
-      fitted = notes.fit(
-          record.where, prompt, len(response), tokenizer.bos_id)
-      if fitted is None:
+    if not any(earlier[1:max_length]):
+      prompt = notes.fit(record.where, prompt, len(response), tokenizer.bos_id)
+      if prompt is None:
         continue
-      # A prompt loses its beginning, but for BOS, which bears no loss.
-      before = before[len(before) - len(fitted):]
-      prompt = fitted
+      earlier = earlier[len(earlier) - len(prompt):]
     row = _join(prompt, response, max_length)
-    if before.any():
-      mask = np.concatenate([before, np.ones(len(response), bool)])
+    if any(earlier[1:]):  # What a row begins with has nothing before it.
+      mask = np.array([False, *earlier[1:], *[True] * len(response)])
       row = row._replace(
           prompt_length=min(len(prompt), len(row.tokens)),
           loss_mask=mask[:max_length])
@@ -336,66 +331,23 @@ def tokenize_prompts(
   return rows, notes.finish(len(rows))
 
 
-def pack_documents(
-    documents: Iterable[Sequence[int]], length: int
-) -> list[TokenizedResponse]:
-  """Rows for pretraining: a document each, split where it is too long.
-
-  Every token but the row's first bears loss, as the first has nothing before
-  it. A piece of one token is left out, because nothing in it can be learnt.
-
-  Args:
-    documents: Ids of one document each, BOS and EOS included if wanted.
-    length: The most tokens a row may have, at least 2.
-
-  Returns:
-    Rows whose `prompt_length` is 1, in the documents' order.
-  """
-  if length < 2:
-    raise types.InputError(
-        f'length={length} leaves no token to predict; use 2 or more.'
-    )
-  rows = []
-  for document in documents:
-    tokens = np.asarray(document, np.int32)
-    for start in range(0, len(tokens), length):
-      piece = tokens[start : start + length]
-      if len(piece) > 1:
-        rows.append(TokenizedResponse(piece, 1))
-  return rows
-
-
-def tokenize_documents(
-    texts: Iterable[str], tokenizer: Tokenizer, *, max_length: int
-) -> list[TokenizedResponse]:
-  """Rows `BOS text EOS` for pretraining; see `pack_documents`."""
-  bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-  return pack_documents(
-      (bos + list(tokenizer.encode(text)) + [tokenizer.eos_id]
-       for text in texts),
-      max_length,
-  )
-
-
 def _prompt(record, tokenizer: Tokenizer, plain: bool) -> list[int]:
   return list(tokenizer.prompt_tokens(record.prompt, plain=plain))
 
 
-def _has_earlier_turn(record: formats.Demonstration) -> bool:
-  return not isinstance(record.prompt, str) and any(
-      message['role'] == 'assistant' for message in record.prompt)
-
-
 def _conversation(
-    record: formats.Demonstration, tokenizer: Tokenizer
-) -> tuple[list[int], np.ndarray]:
+    record: formats.Demonstration, tokenizer: Tokenizer, plain: bool, turns: str
+) -> tuple[list[int], list[bool]]:
   """The ids of a prompt, and which of them are earlier responses."""
+  if turns == 'last' or plain or isinstance(record.prompt, str) or not any(
+      message['role'] == 'assistant' for message in record.prompt):
+    prompt = _prompt(record, tokenizer, plain)
+    return prompt, [False] * len(prompt)
   try:
-    tokens, mask = tokenizer.conversation_tokens(
+    return tokenizer.conversation_tokens(
         record.prompt, add_generation_prompt=True)
   except types.InputError as error:
     raise types.InputError(f'{record.where}: {error}') from error
-  return list(tokens), np.asarray(mask, bool)
 
 
 def _response(where: str, text: str, tokenizer: Tokenizer) -> list[int]:

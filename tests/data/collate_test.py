@@ -39,6 +39,16 @@ def test_masks_follow_lengths_whatever_the_pad_id(rows, pad_id):
   np.testing.assert_array_equal(batch.weight, np.arange(4) < len(rows))
 
 
+def test_a_row_that_says_which_tokens_bear_loss_is_believed():
+  mask = np.array([False, True, False, True, True])
+  row = response([5, 6, 7], [8, 0])._replace(loss_mask=mask)
+  batch = collate.collate_demonstrations(
+      [row, response([5], [6, 7])], batch_size=3, length=6)
+  assert list(np.flatnonzero(batch.loss_mask[0])) == [1, 3, 4]
+  assert list(np.flatnonzero(batch.loss_mask[1])) == [1, 2]
+  assert not batch.loss_mask[2].any()
+
+
 def test_filler_bears_no_loss_and_has_one_real_token():
   row = response([5], [6, 7])
   batch = collate.collate_demonstrations([row], batch_size=3, length=4)

@@ -37,6 +37,14 @@ class WordTokenizer:
       ids.extend(self.encode(message['content']))
     return ids + [self.assistant_id]
 
+  def conversation_tokens(self, messages, *, add_generation_prompt=False):
+    assert add_generation_prompt
+    mask = [False]
+    for message in messages:
+      words = len(message['content'].split())
+      mask += [False] + [message['role'] == 'assistant'] * words
+    return self.prompt_tokens(messages), mask + [False]
+
   def response_tokens(self, response):
     return self.encode(response) + [self.eos_id]
 

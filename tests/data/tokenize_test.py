@@ -245,30 +245,131 @@ def test_eos_inside_a_response_is_refused(tokenizer):
   assert 'at its token 1 of 4' in message
 
 
-@given(st.lists(st.integers(0, 7), max_size=3), st.integers(2, 4))
-def test_documents_are_kept_whole_or_split_in_order(lengths, length):
-  documents = [list(range(n)) for n in lengths]
-  rows = tokenize.pack_documents(documents, length)
-  assert all(2 <= len(r.tokens) <= length for r in rows)
-  assert all(r.prompt_length == 1 for r in rows)
-  left_out = sum(n % length == 1 for n in lengths)
-  assert sum(len(row.tokens) for row in rows) == sum(lengths) - left_out
-  whole = [d for d in documents if 2 <= len(d) <= length]
-  assert all(any(list(r.tokens) == d for r in rows) for d in whole)
-
-
-def test_a_document_lies_between_bos_and_eos(tokenizer):
-  (row,) = tokenize.tokenize_documents(['a b'], tokenizer, max_length=8)
-  assert list(row.tokens) == [1, *tokenizer.encode('a b'), 0]
-
-
-def test_a_row_of_one_token_cannot_be_trained_on():
-  assert 'length=1 leaves no token' in error_of(
-      tokenize.pack_documents, [[1, 2]], 1)
-
-
 def test_fitted_cannot_be_changed(tokenizer):
   _, fitted = tokenize.tokenize_demonstrations(
       [demonstration()], tokenizer, max_length=9)
   with pytest.raises(dataclasses.FrozenInstanceError):
     fitted.num_rows = 2
+
+
+TALK = ({'role': 'user', 'content': 'a'},
+        {'role': 'assistant', 'content': 'b c'},
+        {'role': 'user', 'content': 'd e'})
+
+
+def test_all_turns_bear_loss_in_the_row_of_the_last(tokenizer):
+  """Ids: BOS user a assistant b c user d e assistant f EOS."""
+  talk = [demonstration(TALK, 'f')]
+  (last,), fitted = tokenize.tokenize_demonstrations(
+      talk, tokenizer, max_length=20)
+  (row,), _ = tokenize.tokenize_demonstrations(
+      talk, tokenizer, max_length=20, turns='all')
+  np.testing.assert_array_equal(row.tokens, last.tokens)
+  assert row.prompt_length == last.prompt_length == 10
+  assert last.loss_mask is None
+  assert row.loss_mask.dtype == bool
+  assert list(np.flatnonzero(row.loss_mask)) == [4, 5, 10, 11]
+  assert not fitted.cut_responses
+
+
+@given(prompt=words, response=words, max_length=st.integers(2, 24),
+       long_prompts=st.sampled_from(['drop', 'left']))
+def test_a_row_of_one_turn_is_the_same_with_all_turns(
+    tokenizer, prompt, response, max_length, long_prompts):
+  rows = [demonstration('a', 'b'),
+          demonstration(prompt, response, 'f:2'),
+          demonstration(({'role': 'user', 'content': prompt},), response)]
+  settings = dict(max_length=max_length, long_prompts=long_prompts)
+  try:
+    last, fitted = tokenize.tokenize_demonstrations(rows, tokenizer, **settings)
+  except types.InputError as error:
+    assert str(error) == error_of(
+        tokenize.tokenize_demonstrations, rows, tokenizer, turns='all',
+        **settings)
+    return
+  every, all_fitted = tokenize.tokenize_demonstrations(
+      rows, tokenizer, turns='all', **settings)
+  assert fitted == all_fitted
+  for a, b in zip(last, every, strict=True):
+    assert a.tokens.tobytes() == b.tokens.tobytes()
+    assert a[1:] == b[1:] and b.loss_mask is None
+
+
+def test_a_long_conversation_keeps_the_turns_that_fit(tokenizer):
+  rows = [demonstration(TALK, 'f', 'f:1')]
+  for max_length in (5, 6, 9, 11):
+    (row,), fitted = tokenize.tokenize_demonstrations(
+        rows, tokenizer, max_length=max_length, turns='all')
+    whole = [4, 5, 10, 11]
+    assert len(row.tokens) == len(row.loss_mask) == max_length
+    assert list(np.flatnonzero(row.loss_mask)) == [
+        i for i in whole if i < max_length]
+    assert row.prompt_length == min(10, max_length)
+    assert fitted.cut_responses == ('f:1',) and not fitted.dropped
+
+
+def test_a_conversation_of_which_no_turn_fits_has_a_long_prompt(tokenizer):
+  rows = [demonstration(TALK, 'f', 'f:1'), demonstration('', 'g', 'f:2')]
+  for turns in ('last', 'all'):
+    assert 'f:1: the prompt has 10 tokens, which leaves no room' in error_of(
+        tokenize.tokenize_demonstrations, rows, tokenizer, max_length=4,
+        turns=turns)
+    kept, fitted = tokenize.tokenize_demonstrations(
+        rows, tokenizer, max_length=4, long_prompts='drop', turns=turns)
+    assert len(kept) == 1 and fitted.dropped == (('long prompt', 'f:1'),)
+
+
+def test_a_prompt_that_loses_its_beginning_keeps_the_turns_that_are_left(
+    tokenizer):
+  talk = ({'role': 'user', 'content': 'a a a a a'},
+          {'role': 'assistant', 'content': 'b'},
+          {'role': 'user', 'content': 'c'})
+  (row,), _ = tokenize.tokenize_demonstrations(
+      [demonstration(talk, 'd')], tokenizer, max_length=8,
+      long_prompts='left', turns='all')
+  whole = tokenizer.prompt_tokens(talk)
+  np.testing.assert_array_equal(
+      row.tokens, whole[:1] + whole[-5:] + tokenizer.response_tokens('d'))
+  # BOS assistant b user c assistant d EOS
+  assert list(np.flatnonzero(row.loss_mask)) == [2, 6, 7]
+
+
+def test_a_transcript_has_one_turn_that_bears_loss():
+  class Transcripts:
+    bos_id, eos_id = None, 0
+
+    def prompt_tokens(self, prompt, *, plain):
+      assert plain
+      return [5, 6]
+
+    def response_tokens(self, response):
+      return [7, 0]
+
+  (row,), _ = tokenize.tokenize_demonstrations(
+      [demonstration(TALK, 'f')], Transcripts(), max_length=9, plain=True,
+      turns='all')
+  assert row.loss_mask is None and row.prompt_length == 2
+
+
+def test_a_turn_whose_tokens_cannot_be_told_is_named_with_its_line(tokenizer):
+  class Rewriter(type(tokenizer)):
+    def conversation_tokens(self, messages, *, add_generation_prompt):
+      raise types.InputError('messages[1]: the chat template ...')
+
+  assert error_of(
+      tokenize.tokenize_demonstrations, [demonstration(TALK, 'f', 'x:3')],
+      Rewriter(), max_length=20, turns='all'
+  ) == 'x:3: messages[1]: the chat template ...'
+  assert "turns='first' is not known; use 'last' or 'all'" in error_of(
+      tokenize.tokenize_demonstrations, [demonstration()], tokenizer,
+      max_length=9, turns='first')
+
+
+def test_a_response_cut_short_has_no_eos_and_one_that_fits_has_one(tokenizer):
+  """EOS is neither lost without need nor put behind what was cut off."""
+  talk = [demonstration('a', 'b c d')]  # 4 tokens, then 4 with EOS.
+  for max_length in range(5, 10):
+    (row,), _ = tokenize.tokenize_demonstrations(
+        talk, tokenizer, max_length=max_length)
+    assert list(row.tokens).count(tokenizer.eos_id) == (max_length >= 8)
+    assert len(row.tokens) == min(8, max_length)

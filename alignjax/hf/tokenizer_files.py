@@ -103,7 +103,7 @@ def resolve(
       vocab_size=size, bos_id=bos, eos_id=eos, pad_id=pad,
       chat_template=_chat_template(files, config, config_path),
       add_bos=_adds_bos(engine, bos),
-      files=tuple(files.items()))
+      files=tuple((name, files[name]) for name in FILES if name in files))
 
 
 def _parse(tokenizer_json: str, where: str) -> tokenizers.Tokenizer:

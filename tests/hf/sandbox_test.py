@@ -240,7 +240,8 @@ def test_constants_are_not_worked_out_before_they_are_asked_for():
 
 def test_a_span_lies_where_the_assistants_text_is():
   source = ('{% for m in messages %}<{{ m.role }}>'
-            '{% if m.role == "assistant" %}{% generation %}{{ m.content }}.{% endgeneration %}'
+            '{% if m.role == "assistant" %}'
+            '{% generation %}{{ m.content }}.{% endgeneration %}'
             '{% else %}{{ m.content }}{% endif %}{% endfor %}!')
   found = chat.render(source, [
       {'role': 'user', 'content': 'hi'}, {'role': 'assistant', 'content': 'yo'},

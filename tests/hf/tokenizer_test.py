@@ -276,9 +276,9 @@ def test_distinct_pad_is_a_special_token_that_begins_and_ends_nothing(tmp_path):
 
 
 def test_missing_tokenizer_says_how_to_make_one(tmp_path):
-  (tmp_path / 'tokenizer.model').touch()
+  (tmp_path / 'vocab.txt').touch()
   line = load_error(tmp_path)
-  assert 'tokenizer.json is missing (found tokenizer.model)' in line
+  assert 'tokenizer.json is missing (found vocab.txt), and so is' in line
   assert 'AutoTokenizer.save_pretrained' in line
 
 
@@ -307,6 +307,64 @@ def test_unusable_file_is_named_with_the_value_and_the_repair(
 def test_malformed_tokenizer_json_is_named(tmp_path, text):
   assert 'tokenizer.json cannot be read (' in load_error(
       make_folder(tmp_path, tokenizer_json=text))
+
+
+TALK = [{'role': 'user', 'content': 'hi'},
+        {'role': 'assistant', 'content': 'ho ho'},
+        {'role': 'user', 'content': 'you'},
+        {'role': 'assistant', 'content': 'hi'}]
+MARKED = TEMPLATE.replace(
+    ' {{ m.content }}', "{% if m.role == 'assistant' %}{% generation %}"
+    ' {{ m.content }} {{ eos_token }}{% endgeneration %}{% else %}'
+    ' {{ m.content }}{% endif %}').replace(
+        "{% if m.role == 'assistant' %} {{ eos_token }}{% endif %}", '')
+
+
+@pytest.mark.parametrize('template', [TEMPLATE, MARKED], ids=['bare', 'marked'])
+def test_conversation_knows_what_the_assistant_wrote(template):
+  tokenizer = make(chat_template=template)
+  ids, mask = tokenizer.conversation_tokens(TALK)
+  assert ids == [BOS, USER, HI, ASSISTANT, HO, HO, EOS,
+                 USER, YOU, ASSISTANT, HI, EOS]
+  assert [i for i, m in enumerate(mask) if m] == [4, 5, 6, 10, 11]
+  ids, mask = tokenizer.conversation_tokens(
+      TALK[:3], add_generation_prompt=True)
+  assert ids == tokenizer.prompt_tokens(TALK[:3])
+  assert [i for i, m in enumerate(mask) if m] == [4, 5, 6]
+
+
+@hypothesis.given(contents=st.lists(texts, min_size=4, max_size=4))
+@hypothesis.settings(deadline=None, derandomize=True, max_examples=25)
+@pytest.mark.parametrize('template', [TEMPLATE, MARKED], ids=['bare', 'marked'])
+def test_conversation_has_one_bos_and_an_eos_for_each_assistants_turn(
+    template, contents):
+  """Whatever control tokens anyone writes, and though pad is EOS."""
+  tokenizer = make(byte_json(), chat_template=template)
+  assert tokenizer.pad_id == tokenizer.eos_id
+  talk = [m | {'content': c} for m, c in zip(TALK, contents, strict=True)]
+  ids, mask = tokenizer.conversation_tokens(talk)
+  assert [i for i, t in enumerate(ids) if t == tokenizer.bos_id] == [0]
+  ends = [i for i, t in enumerate(ids) if t == tokenizer.eos_id]
+  assert len(ends) == 2 and all(mask[end] for end in ends)
+  said, unsaid = (
+      tokenizer.decode([ids[i] for i in range(len(ids)) if mask[i] == whose])
+      for whose in (True, False))
+  assert said == f' {contents[1]}  {contents[3]} '
+  assert unsaid == (f' <user> {contents[0]} <assistant>'
+                    f' <user> {contents[2]} <assistant>')
+
+
+def test_conversation_without_a_template_says_how_to_go_on():
+  with pytest.raises(InputError, match='chat_template=None'):
+    make().conversation_tokens(TALK)
+
+
+def test_bos_of_a_template_is_not_doubled_by_the_post_processor():
+  tokenizer = make(word_json(post_processor=ADDS_BOS), chat_template=TEMPLATE)
+  ids, _ = tokenizer.conversation_tokens(TALK)
+  assert ids[:2] == [BOS, USER] and ids.count(BOS) == 1
+  assert tokenizer.prompt_tokens(TALK[:1]).count(BOS) == 1
+  assert BOS not in tokenizer.response_tokens('hi')
 
 
 def test_real_tokenizer_spells_out_its_control_tokens(real_model):

@@ -12,7 +12,7 @@ Values are counted when they are made. Where one operation may make much more
 than it was given, `foresee_*` is asked first.
 """
 
-from collections.abc import Iterator, MappingView
+from collections.abc import Iterator
 import string
 import time
 from typing import Any
@@ -28,7 +28,8 @@ _BITS = 8_192
 _WIDTH = 10_000          # Of a field, an indent, a batch.
 _STEPS = 1_000_000_000   # Of a search backwards, which takes n m of them.
 
-CONTAINERS = (list, tuple, dict, set, frozenset, MappingView)
+CONTAINERS = (list, tuple, dict, set, frozenset,
+              *map(type, ({}.keys(), {}.values(), {}.items())))
 _WIDE_METHODS = ('center', 'ljust', 'rjust', 'zfill')
 _WIDE_FILTERS = ('batch', 'center', 'indent', 'round', 'slice', 'truncate')
 _BACKWARDS = ('rfind', 'rindex', 'rpartition', 'rsplit')
@@ -80,19 +81,24 @@ class Use:
   def admit(self, value: Any) -> Any:
     """Counts a value that an operation made, and gives it back."""
     self.tick()
-    if isinstance(value, Iterator):
+    if isinstance(value, str):  # First, for nearly all of them are.
+      self.foresee(len(value) + 1)
+      self.left -= len(value) + 1
+    elif isinstance(value, Iterator):
       return map(self.admit, value)
-    if isinstance(value, int) and value.bit_length() > _BITS:
+    elif isinstance(value, int) and value.bit_length() > _BITS:
       raise LimitError(f'it makes a number of more than {_BITS:,} bits')
-    size, _ = self.size(value)
-    if not isinstance(value, CONTAINERS):
-      self.foresee(size)
-      self.left -= size
+    else:
+      size, _ = self.size(value)
+      self.left -= 0 if isinstance(value, CONTAINERS) else size
+      self.foresee(0)
     return value
 
   def measure(self, args: tuple, kwargs: dict[str, Any]) -> None:
     """Refuses arguments that all together would be too much to write out."""
-    total = sum(self.size(value)[0] for value in (*args, *kwargs.values()))
+    total = 0
+    for value in (*args, *kwargs.values()):
+      total += len(value) if isinstance(value, str) else self.size(value)[0]
     if total > self.most:
       self.foresee(total)
 

@@ -36,6 +36,20 @@ def test_only_the_first_user_turn_is_changed(plain, conditioned):
   assert chat[0]['content'] == ASKED
 
 
+def test_the_class_is_not_the_assistants_and_turns_are_found_behind_it(
+    plain, conditioned):
+  chat = [{'role': 'user', 'content': ASKED},
+          {'role': 'assistant', 'content': 'china .'},
+          {'role': 'user', 'content': 'who made it first ?'},
+          {'role': 'assistant', 'content': 'china .'}]
+  ids, mask = conditioned.conversation_tokens(chat)
+  named = [chat[0] | {'content': f'experts {ASKED}'}, *chat[1:]]
+  assert (ids, mask) == plain.conversation_tokens(named)
+  said = [i for i, m in zip(ids, mask, strict=True) if m]
+  assert plain.decode(said) == 'china . china .'
+  assert said.count(plain.eos_id) == 2
+
+
 def test_survives_a_folder(conditioned, tmp_path):
   conditioned.save(tmp_path)
   again = hf.load_tokenizer(tmp_path)

@@ -127,7 +127,6 @@ def test_a_space_stands_before_the_first_text_or_if_legacy_before_each():
 def test_unigram_takes_the_likeliest_pieces_and_spells_control_tokens():
   settings = dict(trainer=[(3, 1)])
   assert tokens('cabc', **settings) == ['▁', 'c', 'abc']
-  assert tokens('cabc') == ['▁', 'c', 'a', 'bc']
   json_text = engine(**settings).to_str()
   spelled = engines.literal_engine(json_text).encode(
       '</s>', add_special_tokens=False).tokens

@@ -227,7 +227,6 @@ def _guarded_filter(plain: _Environment, name: str):
   def guarded(context, value, *args, **kwargs):
     use = _USE.get()
     use.tick()
-    use.measure((value, *args), kwargs)
     value = limits.foresee_filter(use, name, value, args, kwargs)
     return use.admit(plain.call_filter(
         name, value, args, kwargs, context=context, eval_ctx=context.eval_ctx))
@@ -236,13 +235,11 @@ def _guarded_filter(plain: _Environment, name: str):
 
 
 def _guarded_test(plain: _Environment, name: str):
-  """The test, whose operands are measured before they are compared."""
+  """The test, which `select` may ask of many items without a loop."""
 
   @jinja2.pass_context
   def guarded(context, value, *args, **kwargs):
-    use = _USE.get()
-    use.tick()
-    use.measure((value, *args), kwargs)
+    _USE.get().tick()
     return plain.call_test(
         name, value, args, kwargs, context=context, eval_ctx=context.eval_ctx)
 

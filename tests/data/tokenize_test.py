@@ -334,6 +334,22 @@ def test_a_prompt_that_loses_its_beginning_keeps_the_turns_that_are_left(
   assert list(np.flatnonzero(row.loss_mask)) == [2, 6, 7]
 
 
+def test_what_a_row_begins_with_bears_no_loss_as_nothing_is_before_it(
+    tokenizer):
+  class Early(type(tokenizer)):
+    def conversation_tokens(self, messages, *, add_generation_prompt):
+      ids = self.prompt_tokens(messages)
+      return ids, [True] * self.marked + [False] * (len(ids) - self.marked)
+
+  for marked, loss in ((1, None), (3, [1, 2, 10, 11])):
+    early = Early()
+    early.marked = marked
+    (row,), _ = tokenize.tokenize_demonstrations(
+        [demonstration(TALK, 'f')], early, max_length=20, turns='all')
+    assert (loss is None and row.loss_mask is None) or (
+        list(np.flatnonzero(row.loss_mask)) == loss)
+
+
 def test_a_transcript_has_one_turn_that_bears_loss():
   class Transcripts:
     bos_id, eos_id = None, 0

@@ -61,3 +61,17 @@ def test_lists_in_lists_have_a_floor():
   use.size(value)
   with pytest.raises(limits.LimitError, match='more than 64 deep'):
     use.size([value])
+
+
+@pytest.mark.parametrize('text,values', [
+    ('%(a)s' * 999, {'a': 'x' * 9_999}), ('%s' * 999, 'x' * 9_999),
+    ('%(a).9999f' * 999, {'a': 1.5})])
+def test_fields_are_foreseen_as_wide_as_what_they_may_hold(text, values):
+  use = limits.Use({})
+  with pytest.raises(limits.LimitError, match='makes more text and lists'):
+    limits.foresee_percent(use, text, values)
+  limits.foresee_percent(use, text[:10], values)
+  braces = '{0}' * 999
+  with pytest.raises(limits.LimitError, match='makes more text and lists'):
+    limits.foresee_format(use, braces, (values,))
+  limits.foresee_format(use, braces[:6], (values,))

@@ -20,6 +20,11 @@ NEST = ('{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}'
 
 ENDLESS = {
     'loops in loops': NEST,
+    'loops over what is there': (
+        '{% set r = range(99999)|list %}{% for i in r %}{% for j in r %}'
+        '{% endfor %}{% endfor %}'),
+    'tests of all items': (
+        "{% set r = range(20000)|list %}{{ r|reject('in', r)|list }}"),
     'loops that take nothing': (
         '{% for i in range(99999) %}{% for j in range(99999) if false %}'
         '{% endfor %}{% endfor %}'),
@@ -76,6 +81,14 @@ TOO_MUCH = {
         "{'a': 1}", '{% set ns.x = dict(a=ns.x, b=ns.x) %}') + '{{ ns.x ~ 1 }}',
     'tuples hashed': TWICE % (
         "('a', 'b')", '{% set ns.x = (ns.x, ns.x) %}') + '{{ {ns.x: 1} }}',
+    'lists compared': TWICE % ('[1]', '{% set ns.x = [ns.x, ns.x] %}') + (
+        '{% set ns.y = [2] %}{% for i in range(60) %}'
+        '{% set ns.y = [ns.y, ns.y] %}{% endfor %}{{ ns.x == ns.y }}'),
+    'objects compared': TWICE % (
+        '1', "{% set ns.x = {'a': ns.x, 'b': ns.x} %}") + (
+            '{% set ns.y = 1 %}{% for i in range(60) %}'
+            "{% set ns.y = {'a': ns.y, 'b': ns.y} %}{% endfor %}"
+            '{{ ns.x == ns.y }}'),
     'views twice': TWICE % (
         "{'a': 1}", "{% set ns.x = {'a': ns.x.items(), 'b': ns.x.items()} %}"
     ) + '{{ ns.x }}',
@@ -93,6 +106,9 @@ TOO_MUCH = {
         "{% set big = 'x' * 99999 %}{% set ns = namespace(x=[]) %}"
         '{% for i in range(99999) %}{% set ns.x = ns.x + [big[1:]] %}'
         '{% endfor %}'),
+    'slices dropped': (
+        "{% set big = 'x' * 99999 %}{% for i in range(999) %}"
+        '{% set x = big[1:] %}{% endfor %}'),
     'text written': (
         "{% for i in range(99999) %}{{ 'x' * 999 }}{% endfor %}"),
     'its own text written': (

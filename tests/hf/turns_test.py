@@ -120,7 +120,8 @@ REWRITERS = {
         '{% if add_generation_prompt %}<assistant>think{% endif %}'),
     'another end of turn': (
         '{% for m in messages %}<{{ m.role }}><c>{{ m.content }}'
-        '{% if loop.last %}</s>{% else %}<e>{% endif %}{% endfor %}'
+        "{% if loop.last and m.role == 'assistant' %}</s>{% else %}<e>"
+        '{% endif %}{% endfor %}'
         '{% if add_generation_prompt %}<assistant>{% endif %}'),
     'a beginning that counts the messages': (
         '{{ messages|length }}{% for m in messages %}<{{ m.role }}>'

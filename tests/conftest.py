@@ -9,13 +9,18 @@ import os
 import pathlib
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
-_DEVICES = '--xla_force_host_platform_device_count'
+_FLAGS = {
+    'xla_force_host_platform_device_count': 8,
+    # Most programs here run once: to compile them well takes a third of the
+    # time of all tests.
+    'xla_backend_optimization_level': 0,
+}
 
 # jax reads these once, when it is imported or makes its first device.
-if _DEVICES not in os.environ.get('XLA_FLAGS', ''):
-  os.environ['XLA_FLAGS'] = (
-      f'{os.environ.get("XLA_FLAGS", "")} {_DEVICES}=8'.strip()
-  )
+for flag, value in _FLAGS.items():
+  if flag not in os.environ.get('XLA_FLAGS', ''):
+    os.environ['XLA_FLAGS'] = (
+        f'{os.environ.get("XLA_FLAGS", "")} --{flag}={value}'.strip())
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault(
     'JAX_COMPILATION_CACHE_DIR', str(_ROOT / '.pytest_cache' / 'xla')

@@ -108,8 +108,10 @@ def make_kto_reference(
 def make_reward_fn(
     model: ScalarModel, params, *, mesh: jax.sharding.Mesh, param_shardings,
     mean: float = 0.0,
-) -> Callable[[jax.Array, jax.Array], jax.Array]:
-  """Returns `reward(tokens, attention_mask) -> [B]`, read at the last token.
+) -> Callable[..., jax.Array]:
+  """Returns `reward(tokens, attention_mask[, rows]) -> [B]`, of the last token.
+
+  `rows` is what the model reads, where samples share a prompt.
 
   Args:
     model: the frozen reward model.
@@ -120,12 +122,12 @@ def make_reward_fn(
   """
   rows = sharding.batch_sharding(mesh)
   jitted = jax.jit(
-      lambda params, tokens, mask: scoring.rewards(
-          model, params, tokens, mask) - mean,
-      in_shardings=(param_shardings, rows, rows), out_shardings=rows)
+      lambda params, tokens, mask, shared: scoring.rewards(
+          model, params, tokens, mask, rows=shared) - mean,
+      in_shardings=(param_shardings, rows, rows, rows), out_shardings=rows)
 
-  def reward(tokens, attention_mask):
-    return jitted(params, tokens, attention_mask)
+  def reward(tokens, attention_mask, rows=None):
+    return jitted(params, tokens, attention_mask, rows)
 
   reward.jitted = jitted
   return reward

@@ -10,8 +10,12 @@ Each branch begins with the prompt's last token, from which its first is
 predicted; `data.layout` says more, and lays out what comes from a file.
 """
 
+from collections.abc import Callable
+
+import jax
 import jax.numpy as jnp
 
+from alignjax import sharding
 from alignjax.models import count_positions
 from alignjax.types import PreferenceBatch
 from alignjax.types import Rows
@@ -56,3 +60,24 @@ def branch_rows(
       index=jnp.broadcast_to(
           index, (tokens.shape[0], num_samples, length)),
       start=prompt_length)
+
+
+def make_share(
+    layout: str, *, num_samples: int, prompt_length: int,
+    mesh: jax.sharding.Mesh,
+) -> Callable[[Trajectory], Trajectory]:
+  """Returns the function that adds to a trajectory what models read of it.
+
+  Args:
+    layout: 'branched', or 'padded': nothing is added.
+    num_samples: K; the samples of a prompt lie side by side.
+    prompt_length: P, the column at which responses begin.
+    mesh: whose batch axes split the rows.
+  """
+  if layout == 'padded':
+    return lambda trajectory: trajectory
+  rows = sharding.batch_sharding(mesh)
+  return jax.jit(
+      lambda trajectory: trajectory.replace(rows=branch_rows(
+          trajectory, num_samples=num_samples, prompt_length=prompt_length)),
+      in_shardings=rows, out_shardings=rows)

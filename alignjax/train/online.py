@@ -226,24 +226,6 @@ def make_online_update(
   return update
 
 
-def make_share(config, *, mesh: jax.sharding.Mesh, prompt_length: int):
-  """Returns the function that lays a trajectory out as the config asks.
-
-  Args:
-    config: with `layout` and `num_samples`.
-    mesh: whose batch axes split the rows.
-    prompt_length: column at which responses begin, P.
-  """
-  if config.layout == 'padded':
-    return lambda trajectory: trajectory
-  rows = sharding.batch_sharding(mesh)
-  return jax.jit(
-      lambda trajectory: trajectory.replace(rows=rollout.branch_rows(
-          trajectory, num_samples=config.num_samples,
-          prompt_length=prompt_length)),
-      in_shardings=rows, out_shardings=rows)
-
-
 def make_online_iteration(
     model: CausalLM, ref_params,
     reward_fn: Callable[[Trajectory], jax.Array],
@@ -277,7 +259,9 @@ def make_online_iteration(
       model, max_new_tokens=config.max_new_tokens, eos_id=eos_id,
       temperature=config.temperature, mesh=mesh,
       param_shardings=shardings.params)
-  share = make_share(config, mesh=mesh, prompt_length=prompt_length)
+  share = rollout.make_share(
+      config.layout, num_samples=config.num_samples,
+      prompt_length=prompt_length, mesh=mesh)
   annotate = jax.jit(
       make_online_annotate(
           model, config, estimate, prompt_length=prompt_length, eos_id=eos_id,

@@ -21,9 +21,10 @@ Rows are filled within a cell, a part of the batch that goes to one device and
 one microbatch (`types.split_cells`). Prompts, or responses where nothing is
 shared, are laid into its rows longest first, each where there is first room.
 
-A shape compiles once. To keep shapes few, the number of rows in a cell is
-rounded up to eighths of what padding would take, and rows that must be longer
-than the batch's, because a prompt's branches together are, to quarters of that.
+A shape compiles once. To keep shapes few, rows are as long as the batch's, or
+twice that and so on, where a prompt's branches together are longer; and their
+number in a cell is rounded up to eighths of the prompts (packed: responses)
+that it holds.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,7 +38,7 @@ from alignjax import types
 
 Layout = Literal['padded', 'packed', 'branched']
 
-_ROW_STEPS, _LENGTH_STEPS = 8, 4
+_NUM_STEPS = 8
 
 
 class _Block(NamedTuple):
@@ -140,12 +141,12 @@ def make_rows(
       for cell_tokens, cell_mask, cell_exists in zip(
           flat_tokens, flat_mask, exists.reshape(num_cells, -1), strict=True)]
   lengths = [[len(block.tokens) for block in cell] for cell in blocks]
-  beyond = max(max(itertools.chain(*lengths), default=0) - length, 0)
-  num_columns = length + _round_up(beyond, -(-length // _LENGTH_STEPS))
+  num_columns = _round_up(max(itertools.chain([1], *lengths)), length)
   placed = [_first_fit(cell, num_columns) for cell in lengths]
   used = 1 + max(
       (row for cell in placed for row, _ in cell), default=0)
-  num_rows = min(_round_up(used, -(-per_cell // _ROW_STEPS)), per_cell)
+  most = per_cell // group
+  num_rows = min(_round_up(used, -(-most // _NUM_STEPS)), most)
   rows = _blank(num_cells, num_rows, num_columns, flat_tokens.shape)
   for cell in range(num_cells):
     # From left to right, as what is written last lies under the padding too.

@@ -119,7 +119,7 @@ def test_responses_are_laid_longest_first_where_there_is_room():
 
 
 @given(st.lists(st.integers(1, 32), min_size=1, max_size=32))
-def test_rows_are_eighths_of_what_padding_takes_and_hold_everything(lengths):
+def test_the_number_of_rows_is_eighths_and_they_hold_everything(lengths):
   tokens = np.ones((32, 32), np.int32)
   real = np.arange(32) < np.array(
       lengths + [1] * (32 - len(lengths)))[:, None]
@@ -132,7 +132,7 @@ def test_rows_are_eighths_of_what_padding_takes_and_hold_everything(lengths):
   assert rows.attention_mask.sum() >= sum(lengths)
 
 
-def test_a_row_grows_by_quarters_to_hold_all_branches_of_a_prompt():
+def test_rows_grow_by_whole_lengths_to_hold_all_branches_of_a_prompt():
   pair = tokenize.TokenizedPair(
       response([1], [2] * 7), response([1], [3] * 7))
   rows = layout.make_layout('branched')(collate.collate_preferences(
@@ -141,7 +141,7 @@ def test_a_row_grows_by_quarters_to_hold_all_branches_of_a_prompt():
   short = layout.make_layout('branched')(collate.collate_preferences(
       [pair._replace(rejected=response([1], [3, 3]))], batch_size=1,
       length=8)).rows
-  assert short.tokens.shape == (1, 1, 12)  # 8 + 3 tokens.
+  assert short.tokens.shape == (1, 1, 16)  # 8 + 3 tokens.
 
 
 def test_what_does_not_exist_is_not_read():
@@ -165,7 +165,8 @@ def test_a_prompt_on_the_left_of_its_samples_is_shared_too():
       response_mask=np.array([[0, 0, 0, 1, 1], [0, 0, 0, 1, 0]], bool),
       weight=np.ones(2, np.float32), sampler_logprobs=np.zeros((2, 5)))
   rows = layout.make_layout('branched', num_samples=2)(trajectory).rows
-  np.testing.assert_array_equal(rows.tokens[0], [[1, 2, 3, 4, 2, 5, 0]])
+  np.testing.assert_array_equal(
+      rows.tokens[0], [[1, 2, 3, 4, 2, 5, 0, 0, 0, 0]])
   np.testing.assert_array_equal(
       rows.index[0], [[0, 0, 1, 2, 3], [0, 0, 1, 5, 0]])
 

@@ -22,6 +22,7 @@ import jax
 import tyro
 
 from alignjax import adapters
+from alignjax import data
 from alignjax import hf
 from alignjax import metrics as metrics_lib
 from alignjax import settings
@@ -84,6 +85,19 @@ class AdapterConfig(RunConfig):
   lora_rank_stabilised: bool = False  # alpha / √rank times instead.
   # Bits of the frozen base's matrices, under adapters: 8, or 4.
   quantize: Literal['none', 'int8', 'nf4'] = 'none'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BatchConfig(AdapterConfig):
+  """The flags of scripts that train on the responses of a file."""
+
+  num_microbatches: int = 1  # Parts of a batch, to save memory.
+  # What the model reads: a row for each response (padded); rows that several
+  # share (packed); or each prompt once, with all its responses behind it
+  # (branched). The results are the same. The more of what is padded is not
+  # real, which a run says as it starts, the more the others save; they compile
+  # a few shapes instead of one, and branched rows may be longer.
+  layout: data.Layout = 'padded'
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,14 @@ Objectives and annotators both call these, so that a policy and its reference
 are read by the same code. `start` is the first column that is wanted (known at
 trace time), and `chunk_size` how many columns are unembedded at a time; see
 `alignjax.logprobs`.
+
+`rows` is what the model reads instead of `tokens` where responses share rows
+(`types.Rows`). What it says there is filed under the columns of `tokens`, so
+that the result is that of reading each response in a row of its own. What is
+filed is one number per token; hidden states never move.
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -12,61 +19,56 @@ import jax.numpy as jnp
 from alignjax import logprobs as logprobs_lib
 from alignjax.models import CausalLM
 from alignjax.models import ScalarModel
+from alignjax.types import Rows
 
 
 def token_logprobs(
     model: CausalLM, params, tokens: jax.Array, attention_mask: jax.Array, *,
-    start: int = 0, chunk_size: int | None = None, temperature: float = 1.0,
+    rows: Rows | None = None, start: int = 0, chunk_size: int | None = None,
+    temperature: float = 1.0,
 ) -> jax.Array:
-  """[B, T] log-probability in nats of each token given those before it.
+  """[..., T] log-probability in nats of each token given those before it.
 
   Args:
     model: the decoder.
     params: its parameters.
-    tokens: [B, T] int32.
-    attention_mask: [B, T] bool.
+    tokens: [..., T] int32: [B, T], or [B, K, T].
+    attention_mask: [..., T] bool.
+    rows: what the model reads; None is `tokens`, each row by itself.
     start: columns before it are not unembedded and come out 0.
     chunk_size: columns whose logits exist at one time; None is all of them.
     temperature: divides the logits; what the response was sampled with.
 
   Returns:
-    [B, T] float32, at most 0; column 0 is 0.
+    [..., T] float32, at most 0; column 0 is 0.
   """
-  hidden = model.hidden(params, tokens, attention_mask)
-  return logprobs_lib.token_logprobs(
-      hidden, model.unembedding(params), tokens, start=start,
-      chunk_size=chunk_size, temperature=temperature)
+  return _of_tokens(
+      (logprobs_lib.token_logprobs,), model, params, tokens, attention_mask,
+      rows, start, chunk_size, temperature)[0]
 
 
 def token_logprobs_and_entropy(
     model: CausalLM, params, tokens: jax.Array, attention_mask: jax.Array, *,
-    start: int = 0, chunk_size: int | None = None, temperature: float = 1.0,
+    rows: Rows | None = None, start: int = 0, chunk_size: int | None = None,
+    temperature: float = 1.0,
 ) -> tuple[jax.Array, jax.Array]:
   """`token_logprobs`, and the entropy of what each token was drawn from.
 
-  Args:
-    model: the decoder.
-    params: its parameters.
-    tokens: [B, T] int32.
-    attention_mask: [B, T] bool.
-    start: columns before it are not unembedded and come out 0.
-    chunk_size: columns whose logits exist at one time; None is all of them.
-    temperature: divides the logits; what the response was sampled with.
+  The arguments are those of `token_logprobs`.
 
   Returns:
-    Two [B, T] float32 arrays in nats, of one forward pass.
+    Two [..., T] float32 arrays in nats, of one forward pass.
   """
-  hidden = model.hidden(params, tokens, attention_mask)
-  unembedding = model.unembedding(params)
-  settings = dict(start=start, chunk_size=chunk_size, temperature=temperature)
-  return (
-      logprobs_lib.token_logprobs(hidden, unembedding, tokens, **settings),
-      logprobs_lib.token_entropy(hidden, unembedding, **settings))
+  return _of_tokens(
+      (logprobs_lib.token_logprobs, _unread(logprobs_lib.token_entropy)),
+      model, params, tokens, attention_mask, rows, start, chunk_size,
+      temperature)
 
 
 def response_logprobs(
     model: CausalLM, params, tokens: jax.Array, attention_mask: jax.Array,
-    loss_mask: jax.Array, *, chunk_size: int | None = None,
+    loss_mask: jax.Array, *, rows: Rows | None = None,
+    chunk_size: int | None = None,
 ) -> jax.Array:
   """[B] log-probability in nats of each response, summed over its tokens.
 
@@ -76,20 +78,21 @@ def response_logprobs(
     tokens: [B, T] int32, prompt and response.
     attention_mask: [B, T] bool.
     loss_mask: [B, T] bool, the response's tokens, EOS included.
+    rows: what the model reads; None is `tokens`, each row by itself.
     chunk_size: columns whose logits exist at one time; None is all of them.
 
   Returns:
     [B] float32, at most 0; 0 for a response without tokens.
   """
   logprobs = token_logprobs(
-      model, params, tokens, attention_mask, chunk_size=chunk_size)
+      model, params, tokens, attention_mask, rows=rows, chunk_size=chunk_size)
   return sum_tokens(logprobs, loss_mask)
 
 
 def pair_token_logprobs(
     model: CausalLM, params, tokens: jax.Array, attention_mask: jax.Array,
-    loss_mask: jax.Array, *, chunk_size: int | None = None,
-    temperature: float = 1.0,
+    loss_mask: jax.Array, *, rows: Rows | None = None,
+    chunk_size: int | None = None, temperature: float = 1.0,
 ) -> jax.Array:
   """[B, K, T] log-probability in nats of each response token, 0 elsewhere.
 
@@ -99,48 +102,36 @@ def pair_token_logprobs(
     tokens: [B, K, T] int32; K = 2 for pairs, chosen first.
     attention_mask: [B, K, T] bool.
     loss_mask: [B, K, T] bool, the response's tokens, EOS included.
+    rows: what the model reads; None is `tokens`, each row by itself.
     chunk_size: columns whose logits exist at one time; None is all of them.
     temperature: divides the logits; what the responses were sampled with.
 
   Returns:
     [B, K, T] float32. Reduce it over T with `sum_tokens` or `mean_tokens`.
   """
-  flat = lambda x: x.reshape(-1, x.shape[-1])  # Rows stay on their device.
-  logprobs = token_logprobs(model, params, flat(tokens), flat(attention_mask),
-                            chunk_size=chunk_size, temperature=temperature)
-  return jnp.where(loss_mask, logprobs.reshape(tokens.shape), 0.0)
+  logprobs = token_logprobs(
+      model, params, tokens, attention_mask, rows=rows, chunk_size=chunk_size,
+      temperature=temperature)
+  return jnp.where(loss_mask, logprobs, 0.0)
 
 
 def pair_token_collision(
     model: CausalLM, params, tokens: jax.Array, attention_mask: jax.Array,
-    loss_mask: jax.Array, *, chunk_size: int | None = None,
-    temperature: float = 1.0,
+    loss_mask: jax.Array, *, rows: Rows | None = None,
+    chunk_size: int | None = None, temperature: float = 1.0,
 ) -> tuple[jax.Array, jax.Array]:
   """`pair_token_logprobs`, and log Σ_v p(v)² of what each was drawn from.
 
-  Args:
-    model: the decoder.
-    params: its parameters.
-    tokens: [B, K, T] int32.
-    attention_mask: [B, K, T] bool.
-    loss_mask: [B, K, T] bool.
-    chunk_size: columns whose logits exist at one time; None is all of them.
-    temperature: divides the logits; what the responses were sampled with.
+  The arguments are those of `pair_token_logprobs`.
 
   Returns:
     Two [B, K, T] float32 arrays in nats, 0 outside the responses, of one
     forward pass.
   """
-  flat = lambda x: x.reshape(-1, x.shape[-1])
-  hidden = model.hidden(params, flat(tokens), flat(attention_mask))
-  unembedding = model.unembedding(params)
-  settings = dict(chunk_size=chunk_size, temperature=temperature)
-  both = (
-      logprobs_lib.token_logprobs(
-          hidden, unembedding, flat(tokens), **settings),
-      logprobs_lib.token_collision(hidden, unembedding, **settings))
-  return tuple(
-      jnp.where(loss_mask, x.reshape(tokens.shape), 0.0) for x in both)
+  both = _of_tokens(
+      (logprobs_lib.token_logprobs, _unread(logprobs_lib.token_collision)),
+      model, params, tokens, attention_mask, rows, 0, chunk_size, temperature)
+  return tuple(jnp.where(loss_mask, x, 0.0) for x in both)
 
 
 def sum_tokens(logprobs: jax.Array, mask: jax.Array) -> jax.Array:
@@ -155,25 +146,86 @@ def mean_tokens(logprobs: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def rewards(
-    model: ScalarModel, params, tokens: jax.Array, attention_mask: jax.Array
+    model: ScalarModel, params, tokens: jax.Array, attention_mask: jax.Array,
+    *, rows: Rows | None = None,
 ) -> jax.Array:
-  """[B] reward of each row: the head's number on its LAST real token.
+  """[...] reward of each row: the head's number on its LAST real token.
 
   That is EOS if it was written; never padding, on whichever side it stands.
+
+  Args:
+    model: a decoder with a scalar head.
+    params: its parameters.
+    tokens: [..., T] int32: [B, T], or [B, K, T].
+    attention_mask: [..., T] bool.
+    rows: what the model reads; None is `tokens`, each row by itself.
   """
-  scalars = model.scalars(params, tokens, attention_mask)
-  columns = jnp.arange(tokens.shape[1])
-  last = jnp.max(jnp.where(attention_mask, columns, 0), axis=1)
-  is_last = columns == last[:, None]
-  return jnp.sum(scalars, axis=1, where=is_last)
+  scalars = _scalars(model, params, tokens, attention_mask, rows)
+  columns = jnp.arange(tokens.shape[-1])
+  last = jnp.max(jnp.where(attention_mask, columns, 0), axis=-1, keepdims=True)
+  return jnp.sum(scalars, axis=-1, where=columns == last)
 
 
 def token_values(
-    model: ScalarModel, params, tokens: jax.Array, attention_mask: jax.Array
+    model: ScalarModel, params, tokens: jax.Array, attention_mask: jax.Array,
+    *, rows: Rows | None = None,
 ) -> jax.Array:
   """[B, T] value BEFORE each token: the head's number one column earlier.
 
-  Column 0, before which nothing was read, is 0.
+  Column 0, before which nothing was read, is 0. The arguments are those of
+  `rewards`.
   """
-  scalars = model.scalars(params, tokens, attention_mask)
+  scalars = _scalars(model, params, tokens, attention_mask, rows)
   return jnp.pad(scalars[:, :-1], ((0, 0), (1, 0)))
+
+
+def _scalars(model, params, tokens, attention_mask, rows):
+  """[..., T] the head's number on the hidden state of each column."""
+  read, mask, shared = _read(tokens, attention_mask, rows)
+  return _filed(model.scalars(params, read, mask, **shared), tokens, rows)
+
+
+def _of_tokens(
+    statistics: tuple[Callable, ...], model, params, tokens, attention_mask,
+    rows, start, chunk_size, temperature):
+  """What functions of `alignjax.logprobs` say of the tokens, [..., T] each."""
+  read, mask, shared = _read(tokens, attention_mask, rows)
+  hidden = model.hidden(params, read, mask, **shared)
+  unembedding = model.unembedding(params)
+  first = start if rows is None else min(start, rows.start)
+  said = tuple(
+      _filed(statistic(
+          hidden, unembedding, read, start=first, chunk_size=chunk_size,
+          temperature=temperature, softcap=model.config.logit_softcap),
+             tokens, rows) for statistic in statistics)
+  if rows is None:
+    return said
+  # A response's first token may stand behind the last of another.
+  is_wanted = attention_mask & (jnp.arange(tokens.shape[-1]) >= max(start, 1))
+  return tuple(jnp.where(is_wanted, x, 0.0) for x in said)
+
+
+def _unread(statistic: Callable) -> Callable:
+  """A statistic of the whole distribution, which no token is looked up in."""
+  return lambda hidden, unembedding, tokens, **settings: statistic(
+      hidden, unembedding, **settings)
+
+
+def _read(tokens, attention_mask, rows: Rows | None):
+  """What the model reads, [R, S]: tokens, mask, and how they share rows."""
+  flat = lambda x: x.reshape(-1, x.shape[-1])  # Rows stay on their device.
+  if rows is None:
+    return flat(tokens), flat(attention_mask), {}
+  return flat(rows.tokens), flat(rows.attention_mask), dict(
+      segments=flat(rows.segments), branches=flat(rows.branches),
+      positions=flat(rows.positions))
+
+
+def _filed(said: jax.Array, tokens: jax.Array, rows: Rows | None) -> jax.Array:
+  """From what was read, [R, S], to the columns of `tokens`, [..., T]."""
+  if rows is None:
+    return said.reshape(tokens.shape)
+  num_cells = rows.index.shape[0]  # No column looks beyond its own cell.
+  found = jnp.take_along_axis(
+      said.reshape(num_cells, -1), rows.index.reshape(num_cells, -1), axis=1)
+  return found.reshape(tokens.shape)

@@ -5,7 +5,7 @@ JSONL first and read back like anybody's file, so that there is one way in, and
 what a model was trained on can be looked at.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 import functools
 import json
 import pathlib
@@ -18,6 +18,7 @@ from alignjax import feedback
 from alignjax import hf
 from alignjax import runs
 from alignjax import testbed
+from alignjax.models import ModelConfig
 from alignjax.types import InputError
 from alignjax.types import Mean
 from alignjax.types import Trajectory
@@ -130,6 +131,47 @@ def _file_rows(run, cfg, tokenizer, path, read: Callable, tokenize: Callable):
       long_prompts=cfg.long_prompts)
   run.console.note(f'{reading}; {fitted}')
   return rows
+
+
+def batches(
+    run: runs.Run, cfg: runs.BatchConfig, model: ModelConfig, make: Callable,
+    rows: Sequence,
+) -> Callable[[int], Iterator]:
+  """From a step to the batches that begin there, laid out as `cfg.layout` says.
+
+  Args:
+    run: told how full the rows are that the model reads.
+    cfg: with the batches' sizes.
+    model: what will read them.
+    make: of `alignjax.data`, such as `preference_batches`.
+    rows: what it makes batches of.
+  """
+  check_layout(cfg, model)
+  layout = data.make_layout(
+      cfg.layout, num_cells=run.num_shards * cfg.num_microbatches)
+  stream = lambda start: make(
+      rows, batch_size=cfg.batch_size, max_length=cfg.max_length, seed=cfg.seed,
+      start=start, layout=layout)
+  run.console.note(f'{cfg.layout}: {data.describe_layout(next(stream(0)))}')
+  return stream
+
+
+def check_layout(cfg: runs.RunConfig, model: ModelConfig) -> None:
+  """Refuses rows that the model would read otherwise than each text alone.
+
+  Raises:
+    InputError: the model turns long rows as a whole otherwise (LongRoPE), or
+      has no positions for a text of `max_length`.
+  """
+  limits = [model.first_length,
+            model.max_positions if model.learned_positions else None]
+  if cfg.layout != 'padded' and any(
+      limit is not None and cfg.max_length > limit for limit in limits):
+    limit = min(filter(None, limits))
+    raise InputError(
+        f'layout={cfg.layout} with max_length={cfg.max_length}: this model '
+        f'reads rows past {limit} tokens otherwise, or not at all; use '
+        f'max_length={limit} or less, or layout=padded')
 
 
 def prompt_rows(

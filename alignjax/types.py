@@ -5,6 +5,11 @@ column t speaks of `tokens[:, t]`: `logprobs[:, t]` is log p(tokens[:, t] |
 tokens[:, <t]) with `logprobs[:, 0] = 0`, and `values[:, t]` is the value before
 token t was written. Masks are boolean and made where the tokens are made; no
 mask is ever recovered by comparing tokens with a pad id.
+
+A loss sees responses in rows of their own, always. What a MODEL reads of them
+may be fewer rows (`Rows`): then the batch is in cells, parts that share no row
+with each other, and every array leads with [C, B / C] (`split_cells`) for as
+long as it may be cut into microbatches or spread over devices.
 """
 
 from typing import NamedTuple
@@ -40,6 +45,27 @@ class Mean(NamedTuple):
 
 
 @flax.struct.dataclass
+class Rows:
+  """What a model reads of a batch whose responses share rows.
+
+  C cells hold B / C rows of the batch each, in M rows of S columns. Tokens of
+  one segment see each other, unless they are of two branches; see
+  `models.attention.visible`.
+  """
+
+  tokens: jax.Array          # [C, M, S] int32
+  attention_mask: jax.Array  # [C, M, S] bool, real tokens.
+  segments: jax.Array        # [C, M, S] int32, by prompt or by response.
+  branches: jax.Array        # [C, M, S] int32, 0 for what branches share.
+  positions: jax.Array       # [C, M, S] int32, within the response's own text.
+  # [C, B / C, ..., T] int32: where in its cell's M · S columns the token of
+  # each column of the batch is read. Columns without a token say 0.
+  index: jax.Array
+  # No column of a row before this one is any response's.
+  start: int = flax.struct.field(pytree_node=False, default=0)
+
+
+@flax.struct.dataclass
 class TokenBatch:
   """Rows of text, some of whose tokens bear loss: SFT and pretraining."""
 
@@ -47,6 +73,7 @@ class TokenBatch:
   attention_mask: jax.Array  # [B, T] bool, real tokens.
   loss_mask: jax.Array       # [B, T] bool, tokens that bear loss.
   weight: jax.Array          # [B] float32, of each token; 0 for filler rows.
+  rows: Rows | None = None  # What the model reads, if not these rows.
 
 
 @flax.struct.dataclass
@@ -59,6 +86,7 @@ class PreferenceBatch:
   weight: jax.Array          # [B] float32, 0 for filler pairs.
   strength: jax.Array | None = None  # [B] int32, 0 (unsure) to 3 (sure).
   ref_logprobs: jax.Array | None = None  # [B, 2, T] nats, by annotation.
+  rows: Rows | None = None  # What the model reads, if not these rows.
 
 
 @flax.struct.dataclass
@@ -77,6 +105,7 @@ class UnpairedBatch:
   mismatched: TokenBatch     # [B, T]; weight 0 where there is no other row.
   ref_logprobs: jax.Array | None = None  # [B] nats, by annotation.
   kl: jax.Array | None = None  # [B] nats, the batch's z0 in each row.
+  rows: Rows | None = None  # What the model reads, if not these rows.
 
 
 @flax.struct.dataclass
@@ -88,6 +117,7 @@ class RankingBatch:
   ranks: jax.Array           # [B, K] int32, 0 for the best; equal ones tie.
   mask: jax.Array            # [B, K] bool, the responses that exist.
   weight: jax.Array          # [B] float32, 0 for filler rows.
+  rows: Rows | None = None  # What the model reads, if not these rows.
 
 
 @flax.struct.dataclass
@@ -116,3 +146,37 @@ class Trajectory:
   reward: jax.Array | None = None        # [B] a model's score, or a rule's.
   advantages: jax.Array | None = None    # [B, T] as the method has them.
   returns: jax.Array | None = None       # [B, T]
+  rows: Rows | None = None  # What the model reads, if not these rows.
+
+
+Batch = TokenBatch | PreferenceBatch | UnpairedBatch | RankingBatch | Trajectory
+
+
+def split_cells(batch: Batch) -> Batch:
+  """From [B, ...] to [C, B / C, ...], as its rows are; they stay as they are.
+
+  Every leaf then leads with C, so that a batch is cut, shuffled and spread over
+  devices by cells, and a cell keeps its rows. Without rows nothing changes.
+  """
+  if batch.rows is None:
+    return batch
+  num_cells = batch.rows.tokens.shape[0]
+  return _but_rows(
+      lambda x: x.reshape(num_cells, -1, *x.shape[1:]), batch)
+
+
+def merge_cells(batch: Batch) -> Batch:
+  """From [C, B / C, ...] to [B, ...], which losses take; undoes `split_cells`.
+
+  A batch that is not in cells is returned as it is.
+  """
+  if batch.weight.ndim == 1:
+    return batch
+  return _but_rows(lambda x: x.reshape(-1, *x.shape[2:]), batch)
+
+
+def _but_rows(function, batch: Batch) -> Batch:
+  """Maps all leaves of a batch but those of its rows."""
+  is_rows = lambda x: isinstance(x, Rows)
+  return jax.tree.map(
+      lambda x: x if is_rows(x) else function(x), batch, is_leaf=is_rows)

@@ -50,9 +50,8 @@ def fit(cfg: Config, run: runs.Run) -> None:
       run.stage(cfg, num_microbatches=cfg.num_microbatches),
       objectives.sft(model, chunk_size=cfg.chunk_size), params, model.axes(),
       train.make_optimizer(cfg.learning_rate, cfg.num_steps),
-      lambda start: data.demonstration_batches(
-          rows, batch_size=cfg.batch_size, max_length=cfg.max_length,
-          seed=cfg.seed, start=start))
+      sources.batches(run, cfg, model.config, data.demonstration_batches,
+                      rows))
   asked = next(iter(weights))
   run.save_model(model, params, hf.condition(tokenizer, f'{asked} '))
   run.finish({'demonstrations': len(rows), 'classes': counts})

@@ -28,7 +28,7 @@ from experiments import sft
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(runs.AdapterConfig):
+class Config(runs.BatchConfig):
   """Settings of KTO. Where two defaults are given: testbed, folder."""
 
   num_steps: runs.Steps = None       # Optimizer steps. 190, 500.
@@ -39,7 +39,6 @@ class Config(runs.AdapterConfig):
   # Weights of the classes; by default the smaller one's makes up for its size.
   desirable_weight: float | None = None
   undesirable_weight: float | None = None
-  num_microbatches: int = 1          # Parts of a batch, to save memory.
   chunk_size: int | None = None      # Columns unembedded at one time.
 
 
@@ -61,9 +60,8 @@ def fit(cfg: Config, run: runs.Run) -> None:
           undesirable_weight=weights[1], chunk_size=cfg.chunk_size),
       trainee.params, trainee.axes,
       train.make_optimizer(cfg.learning_rate, cfg.num_steps),
-      lambda start: data.unpaired_batches(
-          rows, batch_size=cfg.batch_size, max_length=cfg.max_length,
-          seed=cfg.seed, start=start),
+      sources.batches(run, cfg, trainee.model.config, data.unpaired_batches,
+                      rows),
       annotate=rollout.make_kto_reference(
           reference, ref_params, policy=trainee.model, mesh=run.mesh,
           param_shardings=ref_shardings, chunk_size=cfg.chunk_size),

@@ -33,6 +33,10 @@ class Config(runs.RunConfig):
   num_steps: runs.Iterations = None  # Iterations. 50, 100.
   batch_size: int | None = None      # Responses in an iteration. 128, 32.
   num_samples: int = 4               # Responses to each prompt, K.
+  # What the models read of them: a row for each response, or each prompt once
+  # with its K responses behind it, which saves (K - 1) / K of the prompts'
+  # tokens. The samples are the same; minibatches hold whole groups then.
+  layout: Literal['padded', 'branched'] = 'padded'
   max_length: int | None = None      # Tokens, prompt and response. 48, 512.
   max_new_tokens: int | None = None  # Tokens of a response. 32, 128.
   learning_rate: float | None = None  # 3e-4, 1e-6.
@@ -83,9 +87,10 @@ def script(
   """
 
   def fit(cfg: Config, run: runs.Run) -> None:
-    check_groups(cfg, run, in_pairs=make_rows is not None)
+    ppo.check_groups(cfg, run, in_pairs=make_rows is not None)
     policy = sft.policy_folder(cfg)
     model, params, tokenizer = runs.load_policy(policy)
+    sources.check_layout(cfg, model.config)
     width = cfg.max_length - cfg.max_new_tokens
     rows, observe, reward_fn = prompts_and_reward(
         cfg, run, model, tokenizer, policy, width)
@@ -140,7 +145,7 @@ def prompts_and_reward(
     return rows, None, reward_fn
   rows, observe = sources.ppo_prompts(run, cfg, tokenizer, width)
   score = ppo.reward_function(cfg, run, model, policy)
-  return rows, observe, lambda t: score(t.tokens, t.attention_mask)
+  return rows, observe, lambda t: score(t.tokens, t.attention_mask, t.rows)
 
 
 def check_reward(cfg: Config) -> None:
@@ -155,15 +160,3 @@ def check_reward(cfg: Config) -> None:
     raise InputError(
         f'reward={cfg.reward} scores by the answers of a file; give one of '
         'question/answer rows, as --data')
-
-
-def check_groups(cfg: Config, run: runs.Run, *, in_pairs: bool) -> None:
-  """Refuses a batch that does not hold whole groups in every minibatch."""
-  parts = cfg.num_minibatches * cfg.num_microbatches * run.num_shards
-  whole = parts * cfg.num_samples if in_pairs else parts
-  if cfg.batch_size % whole:
-    raise InputError(
-        f'batch_size={cfg.batch_size} does not split into num_minibatches='
-        f'{cfg.num_minibatches} of whole pairs over {run.num_shards} data '
-        f'shards; use a multiple of {whole}')
-

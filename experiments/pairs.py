@@ -25,7 +25,7 @@ from experiments import sft
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(runs.AdapterConfig):
+class Config(runs.BatchConfig):
   """Settings of every method on pairs. Where two are given: testbed, folder."""
 
   test_data: str = ''                # Held-out pairs; '' holds out of --data.
@@ -33,7 +33,6 @@ class Config(runs.AdapterConfig):
   batch_size: int | None = None      # Pairs. 32, 16.
   max_length: int | None = None      # Tokens, prompt and response. 48, 512.
   learning_rate: float | None = None  # 2e-4, 1e-5.
-  num_microbatches: int = 1          # Parts of a batch, to save memory.
   chunk_size: int | None = None      # Columns unembedded at one time.
   reference_free: bool = False       # Let the reference give every text 0 nats.
   # Pairs kept back when there is no --test-data, at most a quarter of them.
@@ -73,9 +72,8 @@ def script(
       annotate = rollout.make_reference(
           model, params, mesh=run.mesh, param_shardings=shardings,
           chunk_size=cfg.chunk_size)
-    batches = lambda start: data.preference_batches(
-        rows, batch_size=cfg.batch_size, max_length=cfg.max_length,
-        seed=cfg.seed, start=start)
+    batches = sources.batches(
+        run, cfg, trainee.model.config, data.preference_batches, rows)
     params = train.train(
         run.stage(cfg, num_microbatches=cfg.num_microbatches), objective,
         trainee.params, trainee.axes,
@@ -89,7 +87,7 @@ def script(
               objective, params, held_out_batches(held_out, cfg),
               mesh=run.mesh, annotate=annotate),
           'trained': train.measure(
-              objective, params, first_batches(batches, cfg), mesh=run.mesh,
+              objective, params, first_batches(rows, cfg), mesh=run.mesh,
               annotate=annotate)}
     run.console.note(f'{name} on held-out pairs: {measured["held_out"]}')
     run.finish({'pairs': len(rows), 'held_out_pairs': len(held_out)} | measured)
@@ -125,7 +123,9 @@ def held_out_batches(rows, cfg):
       shuffle=False)
 
 
-def first_batches(batches: Callable, cfg: Config):
-  """The batches that training began with: about `num_held_out` pairs."""
+def first_batches(rows, cfg: Config):
+  """The pairs that training began with, about `num_held_out`, padded."""
   count = min(cfg.num_steps, -(-cfg.num_held_out // cfg.batch_size))
-  return itertools.islice(batches(0), count)
+  return itertools.islice(data.preference_batches(
+      rows, batch_size=cfg.batch_size, max_length=cfg.max_length,
+      seed=cfg.seed), count)

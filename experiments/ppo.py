@@ -14,6 +14,7 @@ and the reward model, gold 0.61 at 2.0 nats; with `--kl-coef 0`, 0.16 at 28.
 
 import dataclasses
 import pathlib
+from typing import Literal
 
 from alignjax import cli
 from alignjax import data
@@ -37,6 +38,11 @@ class Config(runs.RunConfig):
   reward_steps: int | None = None    # Steps of that. 250, 100.
   num_steps: runs.Iterations = None  # Iterations. 50, 100.
   batch_size: int | None = None      # Responses in an iteration. 128, 32.
+  num_samples: int = 1               # Responses to each prompt, K.
+  # What the models read of them: a row for each response, or each prompt once
+  # with its K responses behind it, which saves (K - 1) / K of the prompts'
+  # tokens. The samples are the same; minibatches hold whole groups then.
+  layout: Literal['padded', 'branched'] = 'padded'
   max_length: int | None = None      # Tokens, prompt and response. 48, 512.
   max_new_tokens: int | None = None  # Tokens of a response. 32, 128.
   learning_rate: float | None = None  # Of the policy. 3e-4, 1e-6.
@@ -67,8 +73,10 @@ class Config(runs.RunConfig):
 
 def fit(cfg: Config, run: runs.Run) -> None:
   """Trains on sampled responses and saves the policy."""
+  check_groups(cfg, run)
   policy = sft.policy_folder(cfg)
   model, params, tokenizer = runs.load_policy(policy)
+  sources.check_layout(cfg, model.config)
   width = cfg.max_length - cfg.max_new_tokens
   rows, observe = sources.ppo_prompts(run, cfg, tokenizer, width)
   judge = reward_folder(cfg, policy)
@@ -94,11 +102,23 @@ def fit(cfg: Config, run: runs.Run) -> None:
   state = train.run_stage(
       run.stage(cfg), iterate, state, shardings,
       lambda start: data.prompt_batches(
-          rows, batch_size=cfg.batch_size, max_length=width, seed=cfg.seed,
-          start=start))
+          rows, batch_size=cfg.batch_size, max_length=width,
+          num_samples=cfg.num_samples, seed=cfg.seed, start=start))
   run.save_model(model, state.policy.params, tokenizer)
   run.finish({'prompts': len(rows), 'kl_target': cfg.kl_target,
               'kl_band': [0.75 * cfg.kl_target, 1.25 * cfg.kl_target]})
+
+
+def check_groups(cfg, run: runs.Run, *, in_pairs: bool = False) -> None:
+  """Refuses a batch that does not hold whole groups in every minibatch."""
+  parts = cfg.num_minibatches * cfg.num_microbatches * run.num_shards
+  in_groups = in_pairs or cfg.layout == 'branched'
+  whole = parts * cfg.num_samples if in_groups else parts
+  if cfg.batch_size % whole:
+    raise InputError(
+        f'batch_size={cfg.batch_size} does not split into num_minibatches='
+        f'{cfg.num_minibatches} of whole {"pairs" if in_pairs else "groups"} '
+        f'over {run.num_shards} data shards; use a multiple of {whole}')
 
 
 def reward_function(cfg, run: runs.Run, model: models.CausalLM, policy: str):

@@ -54,10 +54,7 @@ def fit(cfg: Config, run: runs.Run) -> None:
       cfg, run, policy, held_out,
       lambda model: objectives.reward_ranking(
           model, plackett_luce=cfg.plackett_luce),
-      lambda start: data.ranking_batches(
-          rows, batch_size=cfg.batch_size, max_length=cfg.max_length,
-          seed=cfg.seed, start=start),
-      {'rankings': len(rows)})
+      data.ranking_batches, rows, {'rankings': len(rows)})
 
 
 def ranked_pairs(row: data.TokenizedRanking) -> list[data.TokenizedPair]:

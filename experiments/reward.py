@@ -26,6 +26,7 @@ from alignjax import rollout
 from alignjax import runs
 from alignjax import scripts
 from alignjax import sharding
+from alignjax import sources
 from alignjax import train
 from alignjax.types import InputError
 from experiments import pairs
@@ -33,7 +34,7 @@ from experiments import sft
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(runs.AdapterConfig):
+class Config(runs.BatchConfig):
   """Settings of the reward model. Two defaults: testbed, folder."""
 
   test_data: str = ''                # Held-out pairs; '' holds out of --data.
@@ -41,7 +42,6 @@ class Config(runs.AdapterConfig):
   batch_size: int | None = None      # Pairs. 32, 16.
   max_length: int | None = None      # Tokens, prompt and response. 48, 512.
   learning_rate: float | None = None  # 1e-3, 1e-5.
-  num_microbatches: int = 1          # Parts of a batch, to save memory.
   centering: float = 0.0             # Weight of the squared reward sum.
   # LLaMA 2's margins, by the field 'strength' of each pair, 0 to 3.
   margins: Literal['none', 'small', 'large'] = 'none'
@@ -64,22 +64,20 @@ def fit(cfg: Config, run: runs.Run) -> None:
       cfg, run, policy, held_out,
       lambda model: objectives.reward(
           model, centering=cfg.centering, margins=cfg.margins),
-      lambda start: data.preference_batches(
-          rows, batch_size=cfg.batch_size, max_length=cfg.max_length,
-          seed=cfg.seed, start=start),
-      {'pairs': len(rows)})
+      data.preference_batches, rows, {'pairs': len(rows)})
 
 
 def fit_and_measure(
     cfg, run: runs.Run, policy: str, held_out, make_objective: Callable,
-    make_batches: Callable, counts: dict) -> None:
+    make_batches: Callable, rows, counts: dict) -> None:
   """Trains a reward model from a policy, and measures it on held-out pairs."""
   trainee, tokenizer = runs.load_trainee(cfg, policy, run.mesh)
   trainee = trainee.with_head(jax.random.key(cfg.seed))
   params = train.train(
       run.stage(cfg, num_microbatches=cfg.num_microbatches),
       make_objective(trainee.model), trainee.params, trainee.axes,
-      train.make_optimizer(cfg.learning_rate, cfg.num_steps), make_batches,
+      train.make_optimizer(cfg.learning_rate, cfg.num_steps),
+      sources.batches(run, cfg, trainee.model.config, make_batches, rows),
       base=trainee.base)
   chosen, rejected = held_out_rewards(
       trainee.model, trainee.whole(params), held_out, cfg, run.mesh)

@@ -23,7 +23,7 @@ from experiments import pretrain
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(runs.AdapterConfig):
+class Config(runs.BatchConfig):
   """Settings of SFT. Where two defaults are given: testbed, folder."""
 
   num_steps: runs.Steps = None       # Optimizer steps. 105, 500.
@@ -34,7 +34,6 @@ class Config(runs.AdapterConfig):
   # --plain, or without a chat template), which ends no turn but the last.
   turns: data.Turns = 'all'
   learning_rate: float | None = None  # 2e-3, 1e-5.
-  num_microbatches: int = 1          # Parts of a batch, to save memory.
   chunk_size: int | None = None      # Columns unembedded at one time.
 
 
@@ -48,9 +47,9 @@ def fit(cfg: Config, run: runs.Run) -> None:
       objectives.sft(trainee.model, chunk_size=cfg.chunk_size),
       trainee.params, trainee.axes,
       train.make_optimizer(cfg.learning_rate, cfg.num_steps),
-      lambda start: data.demonstration_batches(
-          rows, batch_size=cfg.batch_size, max_length=cfg.max_length,
-          seed=cfg.seed, start=start), base=trainee.base)
+      sources.batches(run, cfg, trainee.model.config,
+                      data.demonstration_batches, rows),
+      base=trainee.base)
   run.save_trained(trainee, params, tokenizer)
   run.finish({'demonstrations': len(rows)})
 

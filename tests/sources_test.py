@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import re
 
 import jax
 import numpy as np
@@ -14,9 +15,14 @@ from alignjax import runs
 from alignjax import sources
 from alignjax import testbed
 from alignjax import types
+from alignjax.models import config
+from alignjax.models import rope
 from alignjax.types import InputError
 
 TOKENIZER = sources.testbed_tokenizer()
+PLAIN = config.ModelConfig(
+    vocab_size=8, hidden_size=16, intermediate_size=24, num_layers=1,
+    num_heads=2, num_kv_heads=2, head_dim=8)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -141,6 +147,50 @@ def test_a_file_of_prompts_has_no_judge(run, tmp_path):
   cfg = dataclasses.replace(Config(workdir='w'), data=path)
   rows, observe = sources.ppo_prompts(run, cfg, TOKENIZER, 16)
   assert len(rows) == 1 and observe is None
+
+
+# --- What is read of the rows.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BatchConfig(runs.BatchConfig):
+  """Settings of a run that trains on rows."""
+
+  max_length: int = 48
+  batch_size: int = 16
+
+
+def test_a_run_says_how_full_the_rows_are_and_goes_on_at_any_step(run):
+  said = io.StringIO()
+  run = dataclasses.replace(run, console=metrics.Console(stream=said))
+  rows = sources.demonstration_rows(run, Config(workdir='w'), TOKENIZER)
+  streams = [sources.batches(
+      run, BatchConfig(workdir='w', layout=layout), PLAIN,
+      data.demonstration_batches, rows) for layout in ('padded', 'packed')]
+  padded, packed = (next(stream(3)) for stream in streams)
+  assert packed.tokens.shape == (8, 2, 48)  # A cell for each of the devices.
+  np.testing.assert_array_equal(packed.tokens.reshape(16, 48), padded.tokens)
+  full = r'rows of 48 tokens, \d\d% real'
+  assert re.search(f'padded: 16 {full}\n', said.getvalue())
+  assert re.search(rf'packed: \d+ {full}, instead of 16 of 48, \d\d% real\n',
+                   said.getvalue())
+
+
+def test_rows_that_a_model_would_read_as_a_whole_are_not_shared():
+  long_rope = rope.LongRope(
+      short=(1.0,) * 4, long=(2.0,) * 4, original_length=32,
+      attention_factor=1.0)
+  for model in (
+      dataclasses.replace(PLAIN, attention=(
+          config.Attention(rope=rope.Rope(scaling=long_rope)),)),
+      dataclasses.replace(PLAIN, learned_positions=True, max_positions=32)):
+    sources.check_layout(BatchConfig(workdir='w'), model)
+    sources.check_layout(
+        BatchConfig(workdir='w', layout='packed', max_length=32), model)
+    with pytest.raises(InputError, match=(
+        r'layout=packed with max_length=48: this model reads rows past 32 '
+        r'tokens .* max_length=32 or less, or layout=padded')):
+      sources.check_layout(BatchConfig(workdir='w', layout='packed'), model)
 
 
 # --- Rewards by rule.

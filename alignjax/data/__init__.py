@@ -40,6 +40,9 @@ from alignjax.data.formats import Reading
 from alignjax.data.formats import sniff
 from alignjax.data.formats import Unpaired
 from alignjax.data.formats import unpaired
+from alignjax.data.layout import describe_layout
+from alignjax.data.layout import Layout
+from alignjax.data.layout import make_layout
 from alignjax.data.mixture import mix
 from alignjax.data.mixture import Mixture
 from alignjax.data.mixture import parse_mixture
@@ -66,6 +69,7 @@ __all__ = [
     'Demonstration',
     'Fitted',
     'Format',
+    'Layout',
     'Mixture',
     'Preference',
     'PromptOnly',
@@ -88,7 +92,9 @@ __all__ = [
     'collate_unpaired',
     'demonstration_batches',
     'demonstrations',
+    'describe_layout',
     'make_batches',
+    'make_layout',
     'mix',
     'num_steps_per_epoch',
     'pack_documents',

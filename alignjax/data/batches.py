@@ -42,6 +42,7 @@ def demonstration_batches(
     start: int = 0,
     num_epochs: int | None = None,
     shuffle: bool = True,
+    layout: Callable[[Any], Any] | None = None,
 ) -> Iterator[types.TokenBatch]:
   """Batches for SFT and pretraining, padded on the right.
 
@@ -56,6 +57,7 @@ def demonstration_batches(
     start: The step to begin at.
     num_epochs: Passes over the rows; None never ends.
     shuffle: False keeps the rows' order within a bucket, for evaluation.
+    layout: What each batch becomes; `make_layout`'s.
 
   Returns:
     An iterator of `TokenBatch` with numpy leaves. `loss_mask` covers exactly
@@ -64,17 +66,14 @@ def demonstration_batches(
   Raises:
     InputError: No rows, a row over `max_length`, a setting out of range.
   """
-
-  def collate(chosen, length, epoch):
-    del epoch  # The tokens of a row are the same in every epoch.
-    return collation.collate_demonstrations(
-        chosen, batch_size=batch_size, length=length, pad_id=pad_id
-    )
+  collate = lambda chosen, length, epoch: collation.collate_demonstrations(
+      chosen, batch_size=batch_size, length=length, pad_id=pad_id)
 
   return make_batches(
       rows, collate, length_of=lambda row: len(row.tokens),
       batch_size=batch_size, max_length=max_length, seed=seed,
       buckets=buckets, start=start, num_epochs=num_epochs, shuffle=shuffle,
+      layout=layout,
   )
 
 
@@ -89,23 +88,21 @@ def preference_batches(
     start: int = 0,
     num_epochs: int | None = None,
     shuffle: bool = True,
+    layout: Callable[[Any], Any] | None = None,
 ) -> Iterator[types.PreferenceBatch]:
   """Batches of pairs, padded on the right; see `demonstration_batches`.
 
   `batch_size` counts pairs. A pair goes where its longer response fits.
   """
-
-  def collate(chosen, length, epoch):
-    del epoch
-    return collation.collate_preferences(
-        chosen, batch_size=batch_size, length=length, pad_id=pad_id
-    )
+  collate = lambda chosen, length, epoch: collation.collate_preferences(
+      chosen, batch_size=batch_size, length=length, pad_id=pad_id)
 
   return make_batches(
       rows, collate,
       length_of=lambda r: max(len(r.chosen.tokens), len(r.rejected.tokens)),
       batch_size=batch_size, max_length=max_length, seed=seed,
       buckets=buckets, start=start, num_epochs=num_epochs, shuffle=shuffle,
+      layout=layout,
   )
 
 
@@ -120,19 +117,17 @@ def unpaired_batches(
     start: int = 0,
     num_epochs: int | None = None,
     shuffle: bool = True,
+    layout: Callable[[Any], Any] | None = None,
 ) -> Iterator[types.UnpairedBatch]:
   """Batches of labelled responses; see `demonstration_batches`."""
-
-  def collate(chosen, length, epoch):
-    del epoch
-    return collation.collate_unpaired(
-        chosen, batch_size=batch_size, length=length, pad_id=pad_id
-    )
+  collate = lambda chosen, length, epoch: collation.collate_unpaired(
+      chosen, batch_size=batch_size, length=length, pad_id=pad_id)
 
   return make_batches(
       rows, collate, length_of=lambda row: len(row.row.tokens),
       batch_size=batch_size, max_length=max_length, seed=seed,
       buckets=buckets, start=start, num_epochs=num_epochs, shuffle=shuffle,
+      layout=layout,
   )
 
 
@@ -147,22 +142,21 @@ def ranking_batches(
     start: int = 0,
     num_epochs: int | None = None,
     shuffle: bool = True,
+    layout: Callable[[Any], Any] | None = None,
 ) -> Iterator[types.RankingBatch]:
   """Batches of rankings, all as wide as the widest; `batch_size` prompts."""
   num_ranked = max((len(row.rows) for row in rows), default=0)
 
-  def collate(chosen, length, epoch):
-    del epoch
-    return collation.collate_rankings(
-        chosen, batch_size=batch_size, length=length, num_ranked=num_ranked,
-        pad_id=pad_id
-    )
+  collate = lambda chosen, length, epoch: collation.collate_rankings(
+      chosen, batch_size=batch_size, length=length, num_ranked=num_ranked,
+      pad_id=pad_id)
 
   return make_batches(
       rows, collate,
       length_of=lambda row: max(len(r.tokens) for r in row.rows),
       batch_size=batch_size, max_length=max_length, seed=seed,
       buckets=buckets, start=start, num_epochs=num_epochs, shuffle=shuffle,
+      layout=layout,
   )
 
 
@@ -178,6 +172,7 @@ def prompt_batches(
     start: int = 0,
     num_epochs: int | None = None,
     shuffle: bool = True,
+    layout: Callable[[Any], Any] | None = None,
 ) -> Iterator[types.PromptBatch]:
   """Batches of prompts, padded on the LEFT; see `demonstration_batches`.
 
@@ -195,6 +190,7 @@ def prompt_batches(
     start: The step to begin at.
     num_epochs: Passes over the prompts; None never ends.
     shuffle: False keeps the prompts' order within a bucket.
+    layout: What each batch becomes; `make_layout`'s.
 
   Returns:
     An iterator of `PromptBatch` with numpy leaves.
@@ -216,6 +212,7 @@ def prompt_batches(
       rows, collate, length_of=lambda row: len(row.tokens),
       batch_size=batch_size // num_samples, max_length=max_length, seed=seed,
       buckets=buckets, start=start, num_epochs=num_epochs, shuffle=shuffle,
+      layout=layout,
   )
 
 
@@ -231,12 +228,16 @@ def make_batches(
     start: int = 0,
     num_epochs: int | None = None,
     shuffle: bool = True,
+    layout: Callable[[Any], Any] | None = None,
 ) -> Iterator[Any]:
   """The stream of `collate(rows of one batch, length, epoch)` from `start` on.
 
   The next few batches are made on two threads while the step runs. The
   arguments that `demonstration_batches` has too mean the same here.
   """
+  if layout is not None:
+    pad = collate
+    collate = lambda chosen, length, epoch: layout(pad(chosen, length, epoch))
   source = BatchSource(
       rows, collate, length_of=length_of, batch_size=batch_size,
       max_length=max_length, seed=seed, buckets=buckets,

@@ -141,9 +141,14 @@ class ScalarModel:
             'head': jax.sharding.PartitionSpec('norm')}
 
   def scalars(
-      self, params: Params, tokens: jax.Array, attention_mask: jax.Array
+      self, params: Params, tokens: jax.Array, attention_mask: jax.Array,
+      **shared: jax.Array | None,
   ) -> jax.Array:
-    """[B, T] float32, the head's number on each column's hidden state."""
-    hidden = self.backbone.hidden(params['backbone'], tokens, attention_mask)
+    """[B, T] float32, the head's number on each column's hidden state.
+
+    `shared` are `segments`, `branches` and `positions`, as for `hidden`.
+    """
+    hidden = self.backbone.hidden(
+        params['backbone'], tokens, attention_mask, **shared)
     return jnp.einsum('btd,d->bt', hidden, params['head'].astype(hidden.dtype),
                       preferred_element_type=jnp.float32)

@@ -6,6 +6,7 @@ from alignjax import losses
 from alignjax import scoring
 from alignjax.models import CausalLM
 from alignjax.types import Mean
+from alignjax.types import merge_cells
 from alignjax.types import UnpairedBatch
 
 
@@ -28,9 +29,10 @@ def kto(
 
   def objective(params, batch: UnpairedBatch, key):
     del key  # No dropout.
+    batch = merge_cells(batch)
     logprobs = scoring.response_logprobs(
         model, params, batch.tokens, batch.attention_mask, batch.loss_mask,
-        chunk_size=chunk_size)
+        rows=batch.rows, chunk_size=chunk_size)
     kl = batch.kl[0]  # The same in every row.
     loss = losses.kto_loss(
         logprobs, batch.ref_logprobs, batch.desirable, kl, beta=beta,

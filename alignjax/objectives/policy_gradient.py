@@ -17,6 +17,7 @@ from alignjax import masked
 from alignjax import scoring
 from alignjax.models import CausalLM
 from alignjax.types import Mean
+from alignjax.types import merge_cells
 from alignjax.types import Trajectory
 
 # (logprobs, old_logprobs, advantages, mask), all [B, T], to losses [B, T].
@@ -115,9 +116,10 @@ def policy_gradient(
 
   def objective(params, batch: Trajectory, key):
     del key  # No dropout.
+    batch = merge_cells(batch)
     mask = batch.response_mask
     logprobs = scoring.token_logprobs(
-        model, params, batch.tokens, batch.attention_mask,
+        model, params, batch.tokens, batch.attention_mask, rows=batch.rows,
         start=prompt_length, chunk_size=chunk_size, temperature=temperature)
     loss = surrogate(logprobs, batch.logprobs, batch.advantages, mask)
     if importance_cap is not None:

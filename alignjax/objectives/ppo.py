@@ -7,6 +7,7 @@ from alignjax import scoring
 from alignjax.models import CausalLM
 from alignjax.models import ScalarModel
 from alignjax.types import Mean
+from alignjax.types import merge_cells
 from alignjax.types import Trajectory
 
 
@@ -39,16 +40,17 @@ def ppo_policy(
 
   def objective(params, batch: Trajectory, key):
     del key  # No dropout.
+    batch = merge_cells(batch)
     mean = lambda x: Mean.of(x, _response_weight(batch))
-    rows = model, params, batch.tokens, batch.attention_mask
-    settings = dict(start=prompt_length, chunk_size=chunk_size,
+    given = model, params, batch.tokens, batch.attention_mask
+    settings = dict(rows=batch.rows, start=prompt_length, chunk_size=chunk_size,
                     temperature=temperature)
     bonus, metrics = 0.0, {}
     if entropy_coef:
-      logprobs, entropy = scoring.token_logprobs_and_entropy(*rows, **settings)
+      logprobs, entropy = scoring.token_logprobs_and_entropy(*given, **settings)
       bonus, metrics = entropy_coef * entropy, {'exact_entropy': mean(entropy)}
     else:
-      logprobs = scoring.token_logprobs(*rows, **settings)
+      logprobs = scoring.token_logprobs(*given, **settings)
     loss = losses.ppo_clip_loss(
         logprobs, batch.logprobs, batch.advantages, clip=clip,
         clip_high=clip_high, dual_clip=dual_clip)
@@ -73,8 +75,9 @@ def ppo_value(model: ScalarModel, *, clip: float = 0.2):
 
   def objective(params, batch: Trajectory, key):
     del key  # No dropout.
+    batch = merge_cells(batch)
     values = scoring.token_values(
-        model, params, batch.tokens, batch.attention_mask)
+        model, params, batch.tokens, batch.attention_mask, rows=batch.rows)
     loss = losses.value_clip_loss(
         values, batch.values, batch.returns, clip=clip)
     mean = lambda x: Mean.of(x, _response_weight(batch))

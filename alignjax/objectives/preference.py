@@ -9,6 +9,7 @@ from alignjax import losses
 from alignjax import scoring
 from alignjax.models import CausalLM
 from alignjax.types import Mean
+from alignjax.types import merge_cells
 from alignjax.types import PreferenceBatch
 
 Reduce = Callable[[jax.Array, jax.Array], jax.Array]
@@ -48,17 +49,18 @@ def preference(
 
   def objective(params, batch: PreferenceBatch, key):
     del key  # No dropout.
-    rows = batch.tokens, batch.attention_mask, batch.loss_mask
+    batch = merge_cells(batch)
+    pairs = batch.tokens, batch.attention_mask, batch.loss_mask
     weights = 1.0
     if wpo:
       token_logprobs, collision = scoring.pair_token_collision(
-          model, params, *rows, **settings)
+          model, params, *pairs, rows=batch.rows, **settings)
       weights = losses.wpo_weights(*(
           x[:, i] for x in (token_logprobs, collision, batch.loss_mask)
           for i in (0, 1)))
     else:
       token_logprobs = scoring.pair_token_logprobs(
-          model, params, *rows, **settings)
+          model, params, *pairs, rows=batch.rows, **settings)
     logprobs = reduce(token_logprobs, batch.loss_mask)
     ref = jnp.zeros_like(logprobs)
     if has_reference:

@@ -1,12 +1,12 @@
 """The reward model: Bradley-Terry on pairs, or a ranking of K responses."""
 
-import jax
 import jax.numpy as jnp
 
 from alignjax import losses
 from alignjax import scoring
 from alignjax.models import ScalarModel
 from alignjax.types import Mean
+from alignjax.types import merge_cells
 from alignjax.types import PreferenceBatch
 from alignjax.types import RankingBatch
 
@@ -26,9 +26,9 @@ def reward(
 
   def objective(params, batch: PreferenceBatch, key):
     del key  # No dropout.
-    rows = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]),
-                        (batch.tokens, batch.attention_mask))
-    rewards = scoring.rewards(model, params, *rows).reshape(-1, 2)
+    batch = merge_cells(batch)
+    rewards = scoring.rewards(
+        model, params, batch.tokens, batch.attention_mask, rows=batch.rows)
     chosen, rejected = rewards[:, 0], rewards[:, 1]
     margin = 0.0
     if margins != 'none':
@@ -62,9 +62,9 @@ def reward_ranking(model: ScalarModel, *, plackett_luce: bool = False):
 
   def objective(params, batch: RankingBatch, key):
     del key  # No dropout.
-    rows = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]),
-                        (batch.tokens, batch.attention_mask))
-    rewards = scoring.rewards(model, params, *rows).reshape(batch.ranks.shape)
+    batch = merge_cells(batch)
+    rewards = scoring.rewards(
+        model, params, batch.tokens, batch.attention_mask, rows=batch.rows)
     rank_loss = (losses.plackett_luce_loss if plackett_luce
                  else losses.ranking_loss)
     loss = rank_loss(rewards, batch.ranks, batch.mask)

@@ -4,6 +4,7 @@ from alignjax import losses
 from alignjax import scoring
 from alignjax.models import CausalLM
 from alignjax.types import Mean
+from alignjax.types import merge_cells
 from alignjax.types import TokenBatch
 
 
@@ -20,8 +21,9 @@ def sft(model: CausalLM, *, chunk_size: int | None = None):
 
   def objective(params, batch: TokenBatch, key):
     del key  # No dropout.
+    batch = merge_cells(batch)
     logprobs = scoring.token_logprobs(
-        model, params, batch.tokens, batch.attention_mask,
+        model, params, batch.tokens, batch.attention_mask, rows=batch.rows,
         chunk_size=chunk_size)
     weight = batch.loss_mask * batch.weight[:, None]
     loss = Mean.of(losses.sft_loss(logprobs, batch.loss_mask), weight)

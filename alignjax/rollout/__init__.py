@@ -1,5 +1,7 @@
 """Sampling responses, and scoring them with frozen models."""
 
+from alignjax.rollout.branches import branch_rows
+from alignjax.rollout.branches import make_share
 from alignjax.rollout.generate import has_ended
 from alignjax.rollout.generate import make_generate
 from alignjax.rollout.sampling import sample
@@ -8,5 +10,6 @@ from alignjax.rollout.score import make_kto_reference
 from alignjax.rollout.score import make_reference
 from alignjax.rollout.score import make_reward_fn
 
-__all__ = ['Annotate', 'has_ended', 'make_generate', 'make_kto_reference',
-           'make_reference', 'make_reward_fn', 'sample']
+__all__ = ['Annotate', 'branch_rows', 'has_ended', 'make_generate',
+           'make_kto_reference', 'make_reference', 'make_reward_fn',
+           'make_share', 'sample']

@@ -14,6 +14,7 @@ from alignjax import scoring
 from alignjax import sharding
 from alignjax.models import CausalLM
 from alignjax.models import ScalarModel
+from alignjax.types import merge_cells
 from alignjax.types import PreferenceBatch
 from alignjax.types import UnpairedBatch
 
@@ -40,9 +41,11 @@ def make_reference(
   rows = sharding.batch_sharding(mesh)
 
   def reference_logprobs(params, batch):
-    return scoring.pair_token_logprobs(
-        model, params, batch.tokens, batch.attention_mask, batch.loss_mask,
-        chunk_size=chunk_size)
+    pairs = merge_cells(batch)
+    logprobs = scoring.pair_token_logprobs(
+        model, params, pairs.tokens, pairs.attention_mask, pairs.loss_mask,
+        rows=pairs.rows, chunk_size=chunk_size)
+    return logprobs.reshape(batch.tokens.shape)
 
   jitted = jax.jit(reference_logprobs, in_shardings=(param_shardings, rows),
                    out_shardings=rows)
@@ -79,14 +82,16 @@ def make_kto_reference(
   def response_logprobs(model, params, batch):
     return scoring.response_logprobs(
         model, params, batch.tokens, batch.attention_mask, batch.loss_mask,
-        chunk_size=chunk_size)
+        rows=batch.rows, chunk_size=chunk_size)
 
   def reference_and_kl(policy, params, batch):
+    shape = batch.weight.shape
+    batch = merge_cells(batch)
     other = batch.mismatched
     kl = losses.kto_kl(response_logprobs(trained, policy, other),
                        response_logprobs(model, params, other), other.weight)
-    return (response_logprobs(model, params, batch),
-            jnp.broadcast_to(kl, batch.weight.shape))
+    return (response_logprobs(model, params, batch).reshape(shape),
+            jnp.broadcast_to(kl, shape))
 
   jitted = jax.jit(
       reference_and_kl, in_shardings=(None, param_shardings, rows),
@@ -103,8 +108,10 @@ def make_kto_reference(
 def make_reward_fn(
     model: ScalarModel, params, *, mesh: jax.sharding.Mesh, param_shardings,
     mean: float = 0.0,
-) -> Callable[[jax.Array, jax.Array], jax.Array]:
-  """Returns `reward(tokens, attention_mask) -> [B]`, read at the last token.
+) -> Callable[..., jax.Array]:
+  """Returns `reward(tokens, attention_mask[, rows]) -> [B]`, of the last token.
+
+  `rows` is what the model reads, where samples share a prompt.
 
   Args:
     model: the frozen reward model.
@@ -115,12 +122,12 @@ def make_reward_fn(
   """
   rows = sharding.batch_sharding(mesh)
   jitted = jax.jit(
-      lambda params, tokens, mask: scoring.rewards(
-          model, params, tokens, mask) - mean,
-      in_shardings=(param_shardings, rows, rows), out_shardings=rows)
+      lambda params, tokens, mask, shared: scoring.rewards(
+          model, params, tokens, mask, rows=shared) - mean,
+      in_shardings=(param_shardings, rows, rows, rows), out_shardings=rows)
 
-  def reward(tokens, attention_mask):
-    return jitted(params, tokens, attention_mask)
+  def reward(tokens, attention_mask, rows=None):
+    return jitted(params, tokens, attention_mask, rows)
 
   reward.jitted = jitted
   return reward

@@ -48,9 +48,9 @@ def fit(
   try:
     for i in range(start, num_steps):
       batch = next(batches)
-      shape = jax.tree.leaves(batch)[0].shape
+      shape = tuple(x.shape for x in jax.tree.leaves(batch))
       if shape not in shapes and console is not None:
-        with console.working(f'{name}: compiling for {list(shape)}'):
+        with console.working(f'{name}: compiling for {_shape_of(batch)}'):
           state, metrics = jax.block_until_ready(step(state, batch))
       else:
         state, metrics = step(state, batch)
@@ -64,6 +64,14 @@ def fit(
       if hasattr(hook, 'close'):
         hook.close()
   return state
+
+
+def _shape_of(batch) -> str:
+  """What a batch is told by, and with it what the model reads of it."""
+  rows = getattr(batch, 'rows', None)  # Prompts have none.
+  shape = str(list(jax.tree.leaves(batch)[0].shape))
+  return shape if rows is None else (
+      f'{shape} in rows of {list(rows.tokens.shape)}')
 
 
 # What a person watches, before whatever else there is.

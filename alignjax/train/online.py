@@ -8,11 +8,13 @@
 The same loop as PPO's (train/ppo.py), for one model: GRPO, RLOO and REINFORCE
 turn rewards into advantages, online DPO turns them into preference pairs. K
 responses to a prompt lie side by side, so that [B] seen as [B / K, K] is a
-group per line.
+group per line. With `layout='branched'` all models but the sampler read a group
+as branches of one row, its prompt once; minibatches then hold whole groups.
 """
 
 from collections.abc import Callable
 import dataclasses
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +34,7 @@ from alignjax.train.step import Objective
 from alignjax.types import Mean
 from alignjax.types import PreferenceBatch
 from alignjax.types import PromptBatch
+from alignjax.types import split_cells
 from alignjax.types import Trajectory
 
 _SHUFFLE = 1  # Folded into the key that orders the minibatches.
@@ -53,6 +56,7 @@ class OnlineConfig:
   missing_eos_penalty: float = 1.0  # Off the reward of a response cut short.
   temperature: float = 1.0    # Of sampling, and of every logprob taken.
   max_new_tokens: int = 32    # Longest response, EOS included.
+  layout: Literal['padded', 'branched'] = 'padded'  # What models read.
 
 
 def grouped(
@@ -112,12 +116,16 @@ def best_and_worst(num_samples: int) -> MakeRows:
     pair = jnp.stack([best, worst], axis=1)
     pick = lambda x: x.reshape(-1, num_samples, *x.shape[1:])[groups, pair]
     differs = reward[groups, pair][:, 0] > reward[groups, pair][:, 1]
-    return PreferenceBatch(
+    pairs = PreferenceBatch(
         tokens=pick(trajectory.tokens),
         attention_mask=pick(trajectory.attention_mask),
         loss_mask=pick(trajectory.response_mask),
         ref_logprobs=pick(trajectory.ref_logprobs),
         weight=jnp.max(weight, axis=1) * differs)
+    if trajectory.rows is None:
+      return pairs
+    return pairs.replace(rows=rollout.branch_rows(
+        pairs, num_samples=2, prompt_length=trajectory.rows.start))
 
   return make_pairs
 
@@ -143,7 +151,7 @@ def make_online_annotate(
   def logprobs_of(params, trajectory):
     return scoring.token_logprobs(
         model, params, trajectory.tokens, trajectory.attention_mask,
-        start=prompt_length, chunk_size=chunk_size,
+        rows=trajectory.rows, start=prompt_length, chunk_size=chunk_size,
         temperature=config.temperature)
 
   def annotate(policy, ref, trajectory, reward):
@@ -196,7 +204,7 @@ def make_online_update(
       objective, optimizer, num_microbatches=config.num_microbatches)
 
   def update(state, trajectory):
-    rows = make_rows(trajectory) if make_rows else trajectory
+    rows = split_cells(make_rows(trajectory) if make_rows else trajectory)
 
     def minibatch_step(state, chosen):
       minibatch = jax.tree.map(lambda x: x[chosen], rows)
@@ -251,6 +259,9 @@ def make_online_iteration(
       model, max_new_tokens=config.max_new_tokens, eos_id=eos_id,
       temperature=config.temperature, mesh=mesh,
       param_shardings=shardings.params)
+  share = rollout.make_share(
+      config.layout, num_samples=config.num_samples,
+      prompt_length=prompt_length, mesh=mesh)
   annotate = jax.jit(
       make_online_annotate(
           model, config, estimate, prompt_length=prompt_length, eos_id=eos_id,
@@ -265,7 +276,7 @@ def make_online_iteration(
 
   def iterate(state, prompts):
     key = jax.random.fold_in(state.key, state.step)
-    trajectory = generate(state.params, prompts, key)
+    trajectory = share(generate(state.params, prompts, key))
     reward = sharding.put(reward_fn(trajectory), rows)
     trajectory, measured = annotate(
         state.params, ref_params, trajectory, reward)

@@ -11,7 +11,7 @@ metrics)`, so the same loop runs it. Each box is one jitted program.
 
 from collections.abc import Callable
 import dataclasses
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,7 @@ from alignjax.train.step import make_update
 from alignjax.train.step import Metrics
 from alignjax.types import Mean
 from alignjax.types import PromptBatch
+from alignjax.types import split_cells
 from alignjax.types import Trajectory
 
 _SHUFFLE = 1  # Folded into the key that orders the minibatches.
@@ -65,6 +66,10 @@ class PPOConfig:
   missing_eos_penalty: float = 1.0  # Off the reward of a response cut short.
   temperature: float = 1.0    # Of sampling, and of every logprob taken.
   max_new_tokens: int = 32    # Longest response, EOS included.
+  num_samples: int = 1        # K, responses to each prompt, side by side.
+  # What all models but the sampler read: a row for each response, or a prompt
+  # once with its K responses behind it; minibatches then hold whole groups.
+  layout: Literal['padded', 'branched'] = 'padded'
 
 
 def make_annotate(
@@ -90,7 +95,7 @@ def make_annotate(
   def logprobs_of(params, trajectory):
     return scoring.token_logprobs(
         model, params, trajectory.tokens, trajectory.attention_mask,
-        start=prompt_length, chunk_size=chunk_size,
+        rows=trajectory.rows, start=prompt_length, chunk_size=chunk_size,
         temperature=config.temperature)
 
   def annotate(policy, ref, value, kl_coef, trajectory, reward):
@@ -98,7 +103,8 @@ def make_annotate(
     logprobs = logprobs_of(policy, trajectory)
     ref_logprobs = logprobs_of(ref, trajectory)
     values = scoring.token_values(
-        value_model, value, trajectory.tokens, trajectory.attention_mask)
+        value_model, value, trajectory.tokens, trajectory.attention_mask,
+        rows=trajectory.rows)
 
     ended = rollout.has_ended(trajectory, eos_id=eos_id)
     penalised = reward - config.missing_eos_penalty * ~ended
@@ -173,9 +179,11 @@ def make_ppo_update(
     return order.reshape(config.num_epochs * config.num_minibatches, -1)
 
   def update(state, trajectory):
+    cells = split_cells(trajectory)
+
     def minibatch_step(both, rows):
       policy, value = both
-      minibatch = jax.tree.map(lambda x: x[rows], trajectory)
+      minibatch = jax.tree.map(lambda x: x[rows], cells)
       if batch_sharding is not None:
         minibatch = jax.lax.with_sharding_constraint(minibatch, batch_sharding)
       policy, of_policy = policy_update(policy, minibatch)
@@ -188,7 +196,7 @@ def make_ppo_update(
     key = jax.random.fold_in(key, _SHUFFLE)
     (policy, value), metrics = jax.lax.scan(
         minibatch_step, (state.policy, state.value),
-        shuffled(key, trajectory.weight.shape[0]))
+        shuffled(key, cells.weight.shape[0]))
     metrics = jax.tree.map(lambda x: jnp.sum(x, axis=0), metrics)
     kl = jnp.sum(trajectory.logprobs - trajectory.ref_logprobs, axis=1,
                  where=trajectory.response_mask)
@@ -204,7 +212,7 @@ def make_ppo_iteration(
     model: CausalLM,
     value_model: ScalarModel,
     ref_params,
-    reward_fn: Callable[[jax.Array, jax.Array], jax.Array],
+    reward_fn: Callable[..., jax.Array],
     policy_optimizer: optax.GradientTransformation,
     value_optimizer: optax.GradientTransformation,
     config: PPOConfig,
@@ -222,7 +230,8 @@ def make_ppo_iteration(
     model: the policy and its frozen reference.
     value_model: the value function.
     ref_params: the reference's parameters, on the mesh as the policy's.
-    reward_fn: `(tokens, attention_mask) -> [B]` rewards, in any unit.
+    reward_fn: `(tokens, attention_mask) -> [B]` rewards, in any unit; where
+      samples are branches, it is given their `rows` too.
     policy_optimizer: of the policy.
     value_optimizer: of the value function.
     config: the iteration's settings.
@@ -239,6 +248,9 @@ def make_ppo_iteration(
   generate = rollout.make_generate(
       model, max_new_tokens=config.max_new_tokens, eos_id=eos_id,
       temperature=config.temperature, mesh=mesh, param_shardings=of_policy)
+  share = rollout.make_share(
+      config.layout, num_samples=config.num_samples,
+      prompt_length=prompt_length, mesh=mesh)
   annotate = jax.jit(
       make_annotate(model, value_model, config, prompt_length=prompt_length,
                     eos_id=eos_id, chunk_size=chunk_size),
@@ -254,8 +266,9 @@ def make_ppo_iteration(
 
   def iterate(state, prompts):
     key = jax.random.fold_in(state.policy.key, state.policy.step)
-    trajectory = generate(state.policy.params, prompts, key)
-    reward = reward_fn(trajectory.tokens, trajectory.attention_mask)
+    trajectory = share(generate(state.policy.params, prompts, key))
+    shared = () if trajectory.rows is None else (trajectory.rows,)
+    reward = reward_fn(trajectory.tokens, trajectory.attention_mask, *shared)
     trajectory, measured = annotate(
         state.policy.params, ref_params, state.value.params, state.kl.coef,
         trajectory, reward)

@@ -127,6 +127,9 @@ def broken(foreign, tmp_path):
     ('grpo', ['--importance-cap', '0'], ['importance_cap=0']),
     ('grpo', ['--reward-model', 'no/where'], ['reward_model=no/where']),
     ('dapo', ['--clip-high', '0'], ['clip_high=0', 'above 0']),
+    ('grpo', ['--batch-size', '32', '--layout', 'branched'], [
+        'batch_size=32', 'whole groups', 'a multiple of 64']),
+    ('grpo', ['--layout', 'packed'], ['--layout', 'branched']),
     ('online_dpo', ['--batch-size', '32'], [
         'batch_size=32', 'whole pairs', 'a multiple of 64']),
     ('reward', ['--centering', '-1'], ['centering=-1']),

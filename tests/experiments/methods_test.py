@@ -153,6 +153,28 @@ def test_dpos_flags_change_what_it_starts_at_as_they_say(
         LOG_TWO, rtol=1e-5)
 
 
+@pytest.mark.parametrize('name, layout', [
+    ('kto', 'packed'),
+    *(pytest.param(name, 'branched', marks=pytest.mark.slow)
+      for name in ('dpo', 'grpo'))])
+def test_a_layout_changes_no_number_of_a_run(
+    name, layout, base, made, tmp_path, left):
+  settings = dict(model=base, num_steps=2, batch_size=32, max_length=48)
+  if name == 'grpo':  # One minibatch, so that it holds the same under both.
+    settings |= dict(reward_model=made['reward'], max_new_tokens=16,
+                     num_minibatches=1)
+  else:
+    settings |= dict(data=made['pairs'])
+  metrics = []
+  for kind in ('padded', layout):
+    run(name, tmp_path / kind, 'stage', layout=kind, **settings)
+    metrics.append(left(tmp_path / kind).rows(name))
+  for padded, got in zip(*metrics, strict=True):
+    for key in padded.keys() - {'stage', 'accuracy'}:
+      np.testing.assert_allclose(
+          got[key], padded[key], rtol=1e-3, atol=1e-4, err_msg=key)
+
+
 @pytest.mark.slow
 def test_grpo_scores_a_foreign_model_by_the_answers_of_a_file(
     foreign, tmp_path, left):

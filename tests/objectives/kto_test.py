@@ -14,7 +14,9 @@ from alignjax import scoring
 from alignjax import sharding
 from alignjax import train
 from alignjax.data import collate
+from alignjax.data import layout
 from alignjax.data import tokenize
+from alignjax.types import merge_cells
 
 VOCAB, LENGTH, BETA = 29, 8, 0.2
 MODEL = models.CausalLM(models.ModelConfig(
@@ -26,14 +28,14 @@ KEY = jax.random.key(9)
 DESIRABLE = np.array([1, 0, 0, 1, 0, 1], bool)
 
 
-def make_batch(desirable=DESIRABLE):
+def make_batch(desirable=DESIRABLE, length=LENGTH):
   """Eight rows, of which the last two are filler."""
   rng, rows = np.random.default_rng(2), []
   for i, label in enumerate(desirable):
     tokens = rng.integers(1, VOCAB, 4 + i % 4).astype(np.int32)
     rows.append(tokenize.TokenizedLabel(
         tokenize.TokenizedResponse(tokens, 1 + i % 3), bool(label)))
-  return collate.collate_unpaired(rows, batch_size=8, length=LENGTH)
+  return collate.collate_unpaired(rows, batch_size=8, length=length)
 
 
 @jax.jit
@@ -89,6 +91,18 @@ def test_the_reference_adds_its_logprobs_and_the_z0_of_the_whole_batch(
     assert kl.shape == (8,)
     np.testing.assert_allclose(kl, z0, atol=1e-5)
   assert annotate.jitted._cache_size() == 1
+
+
+def test_packed_rows_have_the_same_reference_and_z0(annotate, mesh):
+  batch = annotated(annotate, mesh)
+  packed = layout.make_layout('packed', num_cells=4)(make_batch(length=16))
+  packed = annotate(PARAMS, sharding.put(
+      packed, sharding.batch_sharding(mesh)))
+  assert packed.mismatched.rows.tokens.shape == (4, 1, 16)  # Two in each.
+  packed = merge_cells(packed)
+  np.testing.assert_allclose(
+      packed.ref_logprobs[:6], batch.ref_logprobs[:6], atol=1e-5)
+  np.testing.assert_allclose(packed.kl, batch.kl, atol=1e-5)
 
 
 def test_loss_and_metrics_equal_those_worked_by_hand(annotate, mesh):

@@ -4,10 +4,12 @@ import jax
 import numpy as np
 import pytest
 
+from alignjax import data
 from alignjax import models
 from alignjax import rollout
 from alignjax import scoring
 from alignjax import sharding
+from alignjax.types import merge_cells
 from alignjax.types import PreferenceBatch
 
 CONFIG = models.ModelConfig(
@@ -53,6 +55,20 @@ def test_the_reference_adds_the_logprobs_of_each_response_token(mesh):
     np.testing.assert_allclose(annotated.ref_logprobs, expected, atol=1e-5)
     np.testing.assert_array_equal(annotated.tokens, tokens)
   assert annotate.jitted._cache_size() == 1
+
+
+def test_the_reference_reads_shared_rows_and_answers_for_each_response(mesh):
+  params, shardings, _ = on_mesh(MODEL, mesh, 0)
+  annotate = rollout.make_reference(
+      MODEL, params, mesh=mesh, param_shardings=shardings)
+  pairs = jax.device_get(make_pairs(0, mesh))
+  expected = annotate(None, pairs).ref_logprobs
+  laid_out = annotate(None, sharding.put(
+      data.make_layout('branched', num_cells=4)(pairs),
+      sharding.batch_sharding(mesh)))
+  assert laid_out.ref_logprobs.shape == (4, 1, 2, 6)
+  np.testing.assert_allclose(
+      merge_cells(laid_out).ref_logprobs[:3], expected[:3], atol=1e-5)
 
 
 def test_the_reward_is_read_at_the_last_real_token_and_compiled_once(mesh):

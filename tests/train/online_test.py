@@ -309,6 +309,38 @@ def test_four_microbatches_equal_one(
   assert_moved(tiny, state)
 
 
+@pytest.mark.parametrize('method', [
+    'grpo', pytest.param('online_dpo', marks=pytest.mark.slow)])
+def test_a_prompt_that_is_read_once_equals_one_read_with_each_sample(
+    method, make_setup, tiny, assert_close):
+  config = dataclasses.replace(BASE, num_minibatches=1, num_microbatches=1)
+  shared = dataclasses.replace(config, layout='branched')
+  (state,), (metrics,), (seen,), _ = run(make_setup(method, config), tiny, 1)
+  (got,), (got_metrics,), (got_seen,), _ = run(
+      make_setup(method, shared), tiny, 1)
+  np.testing.assert_array_equal(got_seen.tokens, seen.tokens)
+  assert seen.rows is None
+  # A row for each of 8 prompts: one less than P, and K responses with one more.
+  assert got_seen.rows.tokens.shape == (8, 1, 2 + K * (5 + 1))
+  real = seen.response_mask
+  for name in ('logprobs', 'ref_logprobs'):
+    np.testing.assert_allclose(getattr(got_seen, name)[real],
+                               getattr(seen, name)[real], atol=1e-5)
+  assert_close(got, state, atol=1e-5)
+  assert_close(off_noise(got_metrics), off_noise(metrics), rtol=1e-4, atol=1e-4)
+  assert_moved(tiny, state)
+
+
+@pytest.mark.slow
+def test_branches_are_cut_and_spread_by_whole_groups(
+    make_setup, tiny, assert_close):
+  config = dataclasses.replace(BASE, num_minibatches=1, layout='branched')
+  cut = dataclasses.replace(config, num_microbatches=2)
+  (state,), _, _, _ = run(make_setup('grpo', config), tiny, 1)
+  (far,), _, _, _ = run(make_setup('grpo', cut, FULL), tiny, 1)
+  assert_close(far.params, state.params, atol=1e-5)
+
+
 @pytest.mark.parametrize('method', ['rloo', 'online_dpo'])
 def test_eight_devices_equal_one(
     method, make_setup, tiny, history, assert_close):

@@ -264,6 +264,29 @@ def test_four_microbatches_equal_one(make_setup, tiny, history, assert_close):
   assert_close(metrics[0], history[1][0], rtol=1e-4, atol=1e-4)
 
 
+def test_a_prompt_that_is_read_once_equals_one_read_with_each_sample(
+    make_setup, tiny, assert_close):
+  """Four samples each of two prompts, by all four models."""
+  config = dataclasses.replace(BASE, num_minibatches=1, num_samples=4)
+  prompts = jax.tree.map(lambda x: np.repeat(x[:2], 4, axis=0), tiny.prompts(0))
+  prompts = prompts.replace(sample_id=np.arange(8, dtype=np.int32))
+  states, seen = [], []
+  for layout in ('padded', 'branched'):
+    setup = make_setup(
+        dataclasses.replace(config, layout=layout), 'one', False)
+    state, _ = setup.iterate(setup.start(), sharding.put(
+        prompts, sharding.batch_sharding(setup.mesh)))
+    states.append((state.policy.params, state.value.params, state.kl))
+    seen += setup.seen
+  assert seen[1].rows.tokens.shape == (2, 1, 2 + 4 * (5 + 1))
+  real = seen[0].response_mask
+  for name in ('logprobs', 'values', 'returns'):
+    np.testing.assert_allclose(getattr(seen[1], name)[real],
+                               getattr(seen[0], name)[real], atol=1e-5)
+  np.testing.assert_allclose(seen[1].reward, seen[0].reward, atol=1e-5)
+  assert_close(states[1], states[0], atol=1e-5)
+
+
 def test_eight_devices_equal_one(
     make_setup, tiny, num_compiled, assert_close):
   """With a reward model; data, fsdp and tensor axes are all in use."""

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from alignjax import data
 from alignjax import objectives
 from alignjax import sharding
 from alignjax import train
@@ -17,7 +18,10 @@ MESHES = ['data:8', 'data:2,fsdp:2,tensor:2']
 
 @pytest.fixture(scope='module')
 def cases(tiny):
-  """Per objective: itself, parameters, their axes, batches by seed."""
+  """Per objective: itself, parameters, their axes, batches by seed.
+
+  Those of `laid_out` hold 16 rows, and read 8 cells of two.
+  """
   policy = tiny.params, tiny.model.axes()
   scalar = tiny.scalar_params, tiny.scalar.axes()
   return {
@@ -25,7 +29,28 @@ def cases(tiny):
       'reward': (objectives.reward(tiny.scalar, centering=0.1), *scalar,
                  tiny.pairs),
       'dpo': (objectives.dpo(tiny.model), *policy, tiny.pairs),
+      'sft of 16': (objectives.sft(tiny.model), *policy,
+                    lambda seed: tiny.tokens(seed, 16)),
+      'sft packed': (
+          objectives.sft(tiny.model), *policy, lambda seed: laid_out(
+              'packed', tiny.tokens(seed, 16))),
+      'dpo of 16': (objectives.dpo(tiny.model), *policy,
+                    lambda seed: of_one_prompt(tiny.pairs(seed, 16))),
+      'dpo branched': (
+          objectives.dpo(tiny.model), *policy, lambda seed: laid_out(
+              'branched', of_one_prompt(tiny.pairs(seed, 16)))),
   }
+
+
+def laid_out(kind, batch):
+  """Rows of a batch that eight devices, or two with four microbatches, read."""
+  return data.make_layout(kind, num_cells=8)(batch)
+
+
+def of_one_prompt(pairs):
+  """Pairs whose sides answer the same prompt of three tokens."""
+  pairs.tokens[:, 1, :3] = pairs.tokens[:, 0, :3]
+  return pairs
 
 
 @pytest.fixture(scope='module')
@@ -62,6 +87,17 @@ def test_four_microbatches_equal_one(name, trained, assert_close):
   cut_params, cut_metrics, _ = trained(name, num_microbatches=4)
   assert_close(cut_params, params, atol=1e-5)
   assert_close(cut_metrics, metrics, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('padded, shared', [
+    ('sft of 16', 'sft packed'), ('dpo of 16', 'dpo branched')])
+def test_rows_that_are_shared_change_no_step_however_it_is_cut(
+    padded, shared, trained, assert_close):
+  params, metrics, _ = trained(padded)
+  for settings in ((), ('one', 4), ('data:8',)):
+    shared_params, shared_metrics, _ = trained(shared, *settings)
+    assert_close(shared_params, params, atol=1e-5)
+    assert_close(shared_metrics, metrics, rtol=1e-4, atol=1e-5)
 
 
 def test_microbatches_hold_unequal_numbers_of_tokens(tiny):

@@ -61,6 +61,15 @@ def open_all(folder: pathlib.Path, stack: contextlib.ExitStack) -> dict:
           for name, shard in weight_map.items()}
 
 
+def peek(path: pathlib.Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+  """{tensor: (dtype as the file spells it, shape)}, by the header alone."""
+  with contextlib.ExitStack() as stack:
+    file = _open(path, stack)
+    slices = {name: file.get_slice(name) for name in file.keys()}
+    return {name: (part.get_dtype(), tuple(part.get_shape()))
+            for name, part in slices.items()}
+
+
 def _open(path: pathlib.Path, stack: contextlib.ExitStack):
   """A lazily read safetensors file; closed by the stack."""
   if not path.is_file():

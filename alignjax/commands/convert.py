@@ -10,7 +10,7 @@ import os
 import pathlib
 import shutil
 import tempfile
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import tyro
@@ -43,7 +43,9 @@ class Convert:
   written is read back and compared before it takes its place.
   """
 
-  source: tyro.conf.Positional[str]  # Folder of the model to copy.
+  # Folder of the model to copy.
+  source: Annotated[
+      tyro.conf.Positional[str], tyro.conf.arg(metavar='SOURCE')]
   out: str  # Folder to write.
   to: Literal['auto', 'hf', 'orbax'] = 'auto'  # Format; auto: the other one.
   # Of the written weights; without it every tensor keeps its own.

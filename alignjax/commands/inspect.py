@@ -1,11 +1,12 @@
 """`alignjax inspect`: what a model folder, a file of rows or a run holds."""
 
+from collections.abc import Iterator
 import dataclasses
 import json
 import os
 import pathlib
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import rich.console
 import tyro
@@ -34,7 +35,9 @@ class Inspect:
   tokens that bear loss in colour, or in [[...]]. A run's workdir: how it ended.
   """
 
-  target: tyro.conf.Positional[str]  # Folder or file.
+  # Folder or file.
+  target: Annotated[
+      tyro.conf.Positional[str], tyro.conf.arg(metavar='TARGET')]
   model: str | None = None  # Folder whose tokenizer counts a file's tokens.
   max_length: int | None = None  # Longest row in tokens; needs --model.
   row: int | None = None  # Line of the row to show; without it, the first kept.
@@ -60,14 +63,14 @@ def inspect(cfg: Inspect) -> None:
 def _describe(cfg: Inspect, target: pathlib.Path) -> Facts:
   """Facts of whatever the target is."""
   if not target.exists():
-    raise InputError(f'{cfg.target} is not there; give a model folder, a run\'s '
+    raise InputError(f'{cfg.target} is not there; give a model folder, a '
                      'workdir, or a .jsonl or .jsonl.gz file of rows')
   if target.is_file() or (target / 'dataset_info.json').is_file():
     return _describe_data(cfg, target)
   for flag in ('model', 'max_length', 'row'):
     if getattr(cfg, flag) is not None:
       raise InputError(f'--{flag.replace("_", "-")} is for files of rows, and '
-                       f'{cfg.target} is a folder of another kind; leave it out')
+                       f'{cfg.target} is none; leave it out')
   match opening.kind_of(target):
     case 'hf' | 'orbax':
       return models.describe_model(target)
@@ -126,6 +129,14 @@ def _describe_run(folder: pathlib.Path) -> Facts:
       'data': config.get('data'), 'is_done': summary.is_file(),
       'last_checkpoint': checkpoints.latest_step(folder / 'checkpoints'),
       'last_metrics': last[0] if last else None,
-      'summary': {name: value for name, value in results.items()
-                  if isinstance(value, (str, int, float))},
+      'summary': dict(_flat(results)),
       'folders': [str(path) for path in dict.fromkeys(folders)]}
+
+
+def _flat(values: dict, above: str = '') -> Iterator[tuple[str, Any]]:
+  """('models/sft/gold', 0.26) of nested results; lists are left out."""
+  for name, value in values.items():
+    if isinstance(value, dict):
+      yield from _flat(value, f'{above}{name}/')
+    elif isinstance(value, (str, int, float)):
+      yield above + name, value

@@ -8,7 +8,8 @@ import rich.console
 from alignjax.commands import marks
 
 Facts = dict[str, Any]
-_WIDTH = 14  # Of the labels.
+_WIDTH = 16  # Of the labels.
+_MOST = 12  # Numbers of a run that are shown.
 
 
 def lines(facts: Facts, console: rich.console.Console | None) -> list[str]:
@@ -77,7 +78,7 @@ def _attention(kind: Facts, num_layers: int) -> str:
   window, rope = kind['window'], kind['rope']
   text = 'all layers' if len(kind['layers']) == num_layers else (
       f'layers {_ranges(kind["layers"])}')
-  text += f': the last {window:,} tokens' if window else ': all tokens before'
+  text += f': the last {window:,} tokens' if window else ': all tokens so far'
   if rope is None:
     return text + ', no RoPE'
   text += f', RoPE θ={rope["theta"]:,.0f}'
@@ -181,11 +182,14 @@ def _run(facts: Facts) -> Iterator[tuple[str, str]]:
   yield 'state', ('done' if facts['is_done'] else
                   'not done; the same command with --resume goes on') + (
                       f', {saved}')
-  for label, values in (('last step', facts['last_metrics']),
+  for label, values in (('last step', facts['last_metrics'] or {}),
                         ('summary', facts['summary'])):
-    if values:
-      yield label, ', '.join(f'{name} {_number(value)}' for name, value
-                             in values.items() if name != 'stage')
+    said = [f'{name} {_number(value)}' for name, value in values.items()
+            if name != 'stage']
+    if said:
+      more = len(said) - _MOST
+      yield label, ', '.join(said[:_MOST]) + (
+          f', and {more} more' if more > 0 else '')
   for folder in facts['folders']:
     yield 'inside', f'{folder} (alignjax inspect {folder})'
 
@@ -268,13 +272,10 @@ def _example(
 
 def _size(count: int) -> str:
   """'269.1 MB'."""
-  for unit in ('bytes', 'kB', 'MB'):
-    if count < 1_000:
-      break
-    count /= 1_000
-  else:
-    unit = 'GB'
-  return f'{count:,.1f} {unit}' if unit != 'bytes' else f'{count} bytes'
+  for power, unit in ((3, 'GB'), (2, 'MB'), (1, 'kB')):
+    if count >= 1_000**power:
+      return f'{count / 1_000**power:,.1f} {unit}'
+  return _count(count, 'byte')
 
 
 def _count(number: int, noun: str) -> str:

@@ -38,7 +38,7 @@ def run(main: Callable[[Config], object], config: type[Config]) -> None:
 
 
 def main() -> None:
-  """The `alignjax` command: `alignjax generate`, `alignjax score`."""
+  """The `alignjax` command; `commands.COMMANDS` has what follows it."""
   args = sys.argv[1:]
   if not args or args[0] not in commands.COMMANDS:
     _no_command(args)

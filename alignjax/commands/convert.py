@@ -28,6 +28,8 @@ from alignjax.types import InputError
 _SUFFIXES = '.json', '.jinja', '.txt', '.model'
 _NAMES = 'LICENSE', 'NOTICE', 'README'
 
+_CHUNK = 1 << 22  # Bytes compared at a time.
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Convert:
@@ -203,7 +205,7 @@ def _compare(due: hf.LazyModel, got: hf.LazyModel) -> None:
       row = int(path[0].removeprefix('layers_'))
       a = wanted['layers', *path[1:]][row]
     b = np.asarray(leaf)
-    if a.dtype != b.dtype or a.tobytes() != b.tobytes():
+    if a.dtype != b.dtype or not _is_same(a, b):
       raise InputError(
           f'{"/".join(path)} came back from the disk with other bits; nothing '
           'was put in place: check the disk, and convert again')
@@ -211,6 +213,15 @@ def _compare(due: hf.LazyModel, got: hf.LazyModel) -> None:
   if count != _num_values(due):
     raise InputError('some leaves did not come back from the disk; nothing was '
                      'put in place: check the disk, and convert again')
+
+
+def _is_same(a: np.ndarray, b: np.ndarray) -> bool:
+  """Whether two arrays have the same bytes; compared piece by piece."""
+  if a.shape != b.shape:
+    return False
+  a, b = (np.ascontiguousarray(x).reshape(-1).view(np.uint8) for x in (a, b))
+  return all(np.array_equal(a[i:i + _CHUNK], b[i:i + _CHUNK])
+             for i in range(0, a.size, _CHUNK))
 
 
 def _put_in_place(scratch: pathlib.Path, out: pathlib.Path) -> None:

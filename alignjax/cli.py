@@ -38,7 +38,7 @@ def run(main: Callable[[Config], object], config: type[Config]) -> None:
 
 
 def main() -> None:
-  """The `alignjax` command: `alignjax generate`, `alignjax score`."""
+  """The `alignjax` command; `commands.COMMANDS` has what follows it."""
   args = sys.argv[1:]
   if not args or args[0] not in commands.COMMANDS:
     _no_command(args)
@@ -123,7 +123,7 @@ def config_help(config: type) -> str:
 def _fold(message: str, config: type) -> str:
   """A boxed message as one line; a flag that is close is offered."""
   text = re.sub(r'^╭.*╮$', ' ', message, flags=re.MULTILINE)  # Its title.
-  text = re.sub(r'[╭╮╰╯│─]+', ' ', text)
+  text = re.sub(r'[╭╮╰╯│─]+|-{3,}', ' ', text)
   unknown = re.search(r'Unrecognized (?:options|arguments)[^:]*:\s*(\S+)', text)
   if unknown:
     fields = getattr(config, '__dataclass_fields__', {})

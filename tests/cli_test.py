@@ -113,7 +113,7 @@ def test_help_lists_flags_comments_and_defaults(call):
 
 
 @pytest.mark.parametrize('args, words', [
-    ([], ['the command is none', 'generate, score']),
+    ([], ['the command is none', 'generate, score, convert, inspect']),
     (['scroe', '--model', 'm'], ["'scroe'", 'did you mean score?']),
     (['--model', 'm'], ["'--model'", 'generate, score']),
     (['score', '--modle', 'm'], ['--modle', 'did you mean --model?']),
@@ -127,13 +127,16 @@ def test_wrong_command_lines_are_one_line(call, args, words):
 def test_help_names_the_commands(call):
   status, out, _ = call(cli.main, '--help')
   assert status == 0
-  assert 'alignjax generate' in out and 'alignjax score' in out
+  for name in ('generate', 'score', 'convert', 'inspect'):
+    assert f'alignjax {name}' in out
 
 
 @pytest.mark.parametrize('command, texts', [
     ('generate', ['--max-new-tokens', 'default: 64', '--top-k', 'default: 0)',
                   'The longest response, in tokens.']),
     ('score', ['--batch-size', 'default: 8', 'EOS', 'nats']),
+    ('convert', ['SOURCE', '--out', '--merge', '--max-shard-gb', 'Orbax']),
+    ('inspect', ['TARGET', '--json', '--no-color', '--row', 'weights are']),
 ])
 def test_help_of_a_command_lists_its_defaults(call, command, texts):
   status, out, _ = call(cli.main, command, '--help')

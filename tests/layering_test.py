@@ -58,12 +58,12 @@ _ENDS = 6
 # Package on PyPI -> the paths below alignjax/ that may import it. What is not
 # listed is free for all; experiments/ may import anything.
 _CONFINED = {
-    'etils': ['checkpoints.py'],
+    'etils': ['checkpoints/'],
     'flax': ['types.py', 'models/', 'sharding.py', 'train/state.py'],
     'grain': ['data/'],
     'jinja2': ['hf/'],
-    'orbax-checkpoint': ['checkpoints.py'],
     'pyarrow': ['data/'],
+    'orbax-checkpoint': ['checkpoints/'],
     'qwix': ['models/'],
     'safetensors': ['hf/'],
     'tensorboardX': ['metrics.py'],

@@ -169,9 +169,13 @@ def read_field(record: dict[str, Any], field: str, where: str) -> Any:
   return record[field]
 
 
-def wrong_shape(where: str, format_: Format, need: str) -> types.InputError:
+class WrongShape(types.InputError):
+  """The rows are fine, and of a shape that the reader cannot use."""
+
+
+def wrong_shape(where: str, format_: Format, need: str) -> WrongShape:
   """The error for a file of a shape that a reader cannot use."""
-  return types.InputError(
+  return WrongShape(
       f"{where}: the rows are of the shape '{format_.value}', which has no"
       f' {need}; this run needs that; give another file.'
   )

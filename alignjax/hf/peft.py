@@ -110,10 +110,7 @@ def load_adapters(
     InputError: another kind of adapter, or tensors that do not fit the base.
   """
   folder = pathlib.Path(folder)
-  fields = Fields(files.read_json(folder / CONFIG), folder / CONFIG)
-  for name, due in _FIXED.items():
-    if fields.get(name) not in (due, None):
-      raise fields.bad(name, f'is not supported; it must be {due!r}')
+  fields = check_adapters(folder)
   tensors = _read_tensors(folder / WEIGHTS)
   head = tensors.pop(_PREFIX + layout.HEAD, None)
   slots = [slot for slot in _adapted(dataclasses.replace(
@@ -134,6 +131,17 @@ def load_adapters(
     _fill(adapters, slot, tensors, fields, lora, config, folder / WEIGHTS)
   return (dataclasses.replace(config, lora=lora), adapters,
           None if head is None else head[0])
+
+
+def check_adapters(folder: str | os.PathLike) -> Fields:
+  """The fields of adapter_config.json; InputError if another kind of adapter.
+  """
+  path = pathlib.Path(folder) / CONFIG
+  fields = Fields(files.read_json(path), path)
+  for name, due in _FIXED.items():
+    if fields.get(name) not in (due, None):
+      raise fields.bad(name, f'is not supported; it must be {due!r}')
+  return fields
 
 
 def _adapted(config: ModelConfig) -> list[layout.Slot]:

@@ -1,6 +1,7 @@
 """Safetensors files of a model folder: one, or shards with an index."""
 
 import contextlib
+import json
 import math
 import os
 import pathlib
@@ -8,7 +9,6 @@ import pathlib
 import jax
 import numpy as np
 import safetensors
-import safetensors.numpy
 
 from alignjax.hf import files
 from alignjax.hf import layout
@@ -61,6 +61,15 @@ def open_all(folder: pathlib.Path, stack: contextlib.ExitStack) -> dict:
           for name, shard in weight_map.items()}
 
 
+def peek(path: pathlib.Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+  """{tensor: (dtype as the file spells it, shape)}, by the header alone."""
+  with contextlib.ExitStack() as stack:
+    file = _open(path, stack)
+    slices = {name: file.get_slice(name) for name in file.keys()}
+    return {name: (part.get_dtype(), tuple(part.get_shape()))
+            for name, part in slices.items()}
+
+
 def _open(path: pathlib.Path, stack: contextlib.ExitStack):
   """A lazily read safetensors file; closed by the stack."""
   if not path.is_file():
@@ -76,6 +85,12 @@ def _open(path: pathlib.Path, stack: contextlib.ExitStack):
 
 def read_tensor(slot: layout.Slot, file, path: pathlib.Path) -> np.ndarray:
   """One tensor, once its dtype and shape are what they must be."""
+  check_header(slot, file, path)
+  return file.get_tensor(slot.name)
+
+
+def check_header(slot: layout.Slot, file, path: pathlib.Path) -> str:
+  """The dtype of a tensor that is what it must be; its values are not read."""
   header = file.get_slice(slot.name)
   shape, dtype = tuple(header.get_shape()), header.get_dtype()
   if shape != slot.file_shape:
@@ -85,15 +100,14 @@ def read_tensor(slot: layout.Slot, file, path: pathlib.Path) -> np.ndarray:
   if dtype not in _DTYPES:
     raise InputError(f'{path}: {slot.name} has dtype {dtype}; save the model '
                      f'in one of {", ".join(_DTYPES)}')
-  return file.get_tensor(slot.name)
+  return _DTYPES[dtype]
 
 
 def write(
     folder: pathlib.Path, leaves: list[Leaf], max_shard_bytes: int
 ) -> list[str]:
   """Writes one file, or shards and their index; returns the names."""
-  size = lambda slot, _, dtype: (
-      math.prod(slot.file_shape) * np.dtype(dtype).itemsize)
+  size = lambda slot, _, dtype: _num_bytes(slot, dtype)
   shards, room = [[]], max_shard_bytes
   for leaf in leaves:
     if shards[-1] and size(*leaf) > room:
@@ -116,14 +130,32 @@ def write(
 
 
 def _write_shard(path: pathlib.Path, shard: list[Leaf]) -> None:
-  """Brings one shard's leaves to the host and writes them."""
-  tensors = {}
-  for slot, leaves, dtype in shard:
-    rows = [np.asarray(leaf if slot.layer is None else leaf[slot.layer])
-            for leaf in leaves]
-    tensors[slot.name] = np.ascontiguousarray(slot.to_file(rows), dtype)
+  """Writes tensor after tensor; the host holds one at a time.
+
+  The format is a length of eight bytes, a JSON header, and the tensors.
+  """
+  # The widest first, so that each starts at a multiple of its own width.
+  shard = sorted(shard, key=lambda leaf: -np.dtype(leaf[2]).itemsize)
   # Transformers reads only files that say whose convention they follow.
-  safetensors.numpy.save_file(tensors, path, metadata={'format': 'pt'})
-  path.chmod(0o644)
-  with open(path, 'rb') as file:
+  header, end = {'__metadata__': {'format': 'pt'}}, 0
+  names = {dtype: name for name, dtype in _DTYPES.items()}
+  for slot, _, dtype in shard:
+    start, end = end, end + _num_bytes(slot, dtype)
+    header[slot.name] = {'dtype': names[dtype], 'shape': slot.file_shape,
+                         'data_offsets': [start, end]}
+  text = json.dumps(header, separators=(',', ':')).encode()
+  text += b' ' * (-len(text) % 8)
+  with open(path, 'wb') as file:
+    file.write(len(text).to_bytes(8, 'little') + text)
+    for slot, leaves, dtype in shard:
+      rows = [np.asarray(leaf if slot.layer is None else leaf[slot.layer])
+              for leaf in leaves]
+      tensor = np.ascontiguousarray(slot.to_file(rows), dtype)
+      file.write(tensor.reshape(-1).view(np.uint8))
+    file.flush()
     os.fsync(file.fileno())
+  path.chmod(0o644)
+
+
+def _num_bytes(slot: layout.Slot, dtype: str) -> int:
+  return math.prod(slot.file_shape) * np.dtype(dtype).itemsize

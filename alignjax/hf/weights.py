@@ -18,6 +18,7 @@ from alignjax.hf import assembly
 from alignjax.hf import config as hf_config
 from alignjax.hf import files
 from alignjax.hf import layout
+from alignjax.hf import opening
 from alignjax.hf import shards
 from alignjax.hf import tokenizer as hf_tokenizer
 from alignjax.models import quantize as quantization
@@ -29,10 +30,6 @@ from alignjax.types import InputError
 Params = layout.Params
 stack_layers = layout.stack_layers
 unstack_layers = layout.unstack_layers
-
-# Ends of names of what old files hold beside the weights: masks, RoPE's table.
-_TABLES = ('.rotary_emb.inv_freq', '.attn.bias', '.attn.masked_bias',
-           '.attention.bias', '.attention.masked_bias')
 
 
 def load_model(
@@ -72,8 +69,8 @@ def load_model(
   model = CausalLM(config)
   shardings = mesh and sharding.tree_shardings(
       mesh, model.axes(), jax.eval_shape(model.init, jax.random.key(0)))
-  params = _read(pathlib.Path(folder), layout.slots(config), config,
-                 param_dtype, shardings, quantize)
+  params = _read(
+      pathlib.Path(folder), config, param_dtype, shardings, quantize)
   return config, params
 
 
@@ -110,9 +107,8 @@ def load_reward_model(
       mesh, model.axes(), jax.eval_shape(model.init, jax.random.key(0)))
   if shardings:
     shardings = shardings['backbone'] | {'head': shardings['head']}
-  backbone = _read(pathlib.Path(folder),
-                   layout.slots(config, is_reward_model=True), config,
-                   param_dtype, shardings)
+  backbone = _read(pathlib.Path(folder), config, param_dtype, shardings,
+                   is_reward_model=True)
   head = backbone.pop('head')
   return config, {'backbone': backbone, 'head': head}
 
@@ -176,6 +172,22 @@ def save_model(
     shutil.rmtree(scratch)
 
 
+def save_weights(
+    folder: str | os.PathLike,
+    config: ModelConfig,
+    params: Params,
+    *,
+    head: jax.Array | np.ndarray | None = None,
+    max_shard_bytes: int = 5_000_000_000,
+) -> None:
+  """Writes the safetensors of `save_model` alone, into a folder that is there.
+
+  Leaves may be `lazy.Leaf`s: the host holds one tensor at a time.
+  """
+  shards.write(pathlib.Path(folder), _leaves(config, params, head, None),
+               max_shard_bytes)
+
+
 def _config(
     folder: str | os.PathLike,
     dtype: str,
@@ -193,18 +205,17 @@ def _config(
 
 def _read(
     folder: pathlib.Path,
-    slots: list[layout.Slot],
     config: ModelConfig,
     param_dtype: str,
     shardings: Params | None,
     quantize: quantization.Kind | None = None,
+    is_reward_model: bool = False,
 ) -> Params:
   """The tree, filled tensor by tensor."""
   begun, params = {}, {}
   with contextlib.ExitStack() as stack:
-    opened = shards.open_all(folder, stack)
-    slots = _as_named(slots, opened, config)
-    _check_names(folder, set(opened), slots, config)
+    slots, opened = opening.open_slots(
+        folder, config, stack, is_reward_model=is_reward_model)
     for slot in slots:
       parts = slot.to_tree(shards.read_tensor(slot, *opened[slot.name]))
       for path, shape, part in zip(slot.paths, slot.shapes, parts, strict=True):
@@ -223,8 +234,7 @@ def _read(
             node |= quantization.quantize(
                 {leaf: node[leaf]}, quantize,
                 num_stacked=slot.layer is not None)
-    if config.tie_embeddings:
-      _check_tied(slots, opened, config)
+    opening.check_tied(slots, opened, config)
   return params
 
 
@@ -233,57 +243,6 @@ def _at(tree: Params | None, path: tuple[str, ...]):
   for name in path if tree is not None else ():
     tree = tree[name]
   return tree
-
-
-def _as_named(
-    slots: list[layout.Slot], opened: dict, config: ModelConfig
-) -> list[layout.Slot]:
-  """The slots, by the names of files that leave the first part out."""
-  prefix = layout.prefix(config)
-  if any(name.startswith(prefix) for name in opened):
-    return slots
-  bare = [slot._replace(name=slot.name.removeprefix(prefix)) for slot in slots]
-  return bare if any(slot.name in opened for slot in bare) else slots
-
-
-def _check_names(
-    folder: pathlib.Path, got: set[str], slots: list[layout.Slot],
-    config: ModelConfig,
-) -> None:
-  """Raises InputError unless the file holds what the model has, no more."""
-  due = {slot.name for slot in slots}
-  redundant = lambda name: name.endswith(_TABLES) or (
-      name == layout.unembed_name(config) and layout.HEAD not in due)
-  missing = sorted(due - got)
-  extra = sorted(name for name in got - due if not redundant(name))
-  if layout.HEAD in missing:
-    raise InputError(f'{folder}: {layout.HEAD} is missing: this is no reward '
-                     'model; use load_model')
-  if layout.HEAD in extra:
-    raise InputError(f'{folder} has {layout.HEAD}: this is a reward model; use '
-                     'load_reward_model')
-  for kind, names in (('missing', missing), ('unknown', extra)):
-    if names:
-      more = f' and {len(names) - 1} more' if len(names) > 1 else ''
-      raise InputError(
-          f'{folder}: tensor {names[0]}{more} is {kind}; config.json describes '
-          'another model than the weights: copy both from one source')
-
-
-def _check_tied(
-    slots: list[layout.Slot], opened: dict, config: ModelConfig
-) -> None:
-  """Refuses a file whose unembedding config.json would throw away."""
-  name = layout.unembed_name(config)
-  if name not in opened:
-    return
-  file, path = opened[name]
-  embed = next(slot.name for slot in slots if slot.paths == (('embed',),))
-  if not np.array_equal(
-      file.get_tensor(name), opened[embed][0].get_tensor(embed)):
-    raise InputError(
-        f'{path}: {name} differs from the embedding although '
-        'config.json says tie_word_embeddings=true; set it to false')
 
 
 def _leaves(

@@ -13,10 +13,7 @@ count, and one whose files do not match is set aside and never loaded.
 Saving is synchronous: when `save` returns, the checkpoint is complete.
 """
 
-from collections.abc import Iterator, Mapping
-import concurrent.futures
-import hashlib
-import json
+from collections.abc import Mapping
 import os
 import re
 from typing import Any, NamedTuple
@@ -27,12 +24,10 @@ import jax
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
+from alignjax.checkpoints import manifest
 from alignjax.types import InputError
 
 _STEP = re.compile(r'step_(\d{8,})')
-_MANIFEST = 'manifest.json'
-_CHUNK = 1 << 22  # Bytes hashed at a time: bounds memory, not speed.
-_HASH_THREADS = 8  # hashlib frees the GIL, and shards are many files.
 
 
 class Restored(NamedTuple):
@@ -67,7 +62,7 @@ def save(
     InputError: a step that is not newer, or a leaf or meta that cannot be
       saved.
   """
-  root = _absolute(directory)
+  root = manifest.absolute(directory)
   if keep is not None and keep < 1:
     raise InputError(
         f'keep={keep} would delete the checkpoint just written; use 1 or more,'
@@ -79,23 +74,22 @@ def save(
         f'step={step} cannot be saved in {root}: the newest checkpoint there is'
         f' of step {newest} and steps only grow; use another directory.'
     )
-  leaves = _describe(state)
-  meta = _as_json(dict(meta or {}))
+  leaves = manifest.describe(state)
+  meta = manifest.as_json(dict(meta or {}))
   path = root / f'step_{step:08d}'
   if _is_first_process() and path.exists():
     path.rmtree()  # An interrupted save: it has no manifest.
   _wait_for_all(f'{path} is clear')
   ocp.save(path / 'arrays', state)
   if _is_first_process():
-    body = {'step': step, 'meta': meta, 'leaves': leaves, 'files': _hash(path)}
-    _write_manifest(path, body)
+    manifest.write(path, step, meta, leaves)
     _prune(root, step, keep)
   _wait_for_all(f'{path} is complete')
 
 
 def latest_step(directory: str | os.PathLike[str]) -> int | None:
   """The newest step whose save was completed, or None. Reads no arrays."""
-  return max(_complete(_absolute(directory)), default=None)
+  return max(_complete(manifest.absolute(directory)), default=None)
 
 
 def restore(
@@ -122,18 +116,12 @@ def restore(
   Raises:
     InputError: no intact checkpoint, or one that does not fit `like`.
   """
-  root = _absolute(directory)
+  root = manifest.absolute(directory)
   path = _newest_intact(root, step)
-  body = _read_manifest(path)
-  _check_fits(path, body['leaves'], _describe(like))
+  body = manifest.read(path)
+  _check_fits(path, body['leaves'], manifest.describe(like))
   state = ocp.load(path / 'arrays', jax.tree.map(_abstract, like))
   return Restored(state, body['step'], body['meta'])
-
-
-def _absolute(directory: str | os.PathLike[str]) -> epath.Path:
-  """Orbax takes absolute paths only; `gs://...` is one already."""
-  name = os.fspath(directory)
-  return epath.Path(name if '://' in name else os.path.abspath(name))
 
 
 def _complete(root: epath.Path) -> dict[int, epath.Path]:
@@ -145,7 +133,12 @@ def _complete(root: epath.Path) -> dict[int, epath.Path]:
       for path in root.iterdir()
       if (match := _STEP.fullmatch(path.name))
   }
-  return {s: p for s, p in found.items() if (p / _MANIFEST).exists()}
+  return {s: p for s, p in found.items() if (p / manifest.NAME).exists()}
+
+
+def intact(directory: str | os.PathLike[str], step: int) -> epath.Path:
+  """The folder of a step; InputError if it is not there or is damaged."""
+  return _newest_intact(manifest.absolute(directory), step)
 
 
 def _newest_intact(root: epath.Path, step: int | None) -> epath.Path:
@@ -171,14 +164,14 @@ def _choose(root: epath.Path, step: int | None) -> int:
       raise InputError(
           f'{root} has no checkpoint of step {step}; it has {sorted(found)}.'
       )
-    if problem := _find_damage(found[step]):
+    if problem := manifest.find_damage(found[step]):
       raise InputError(
           f'{found[step]}: {problem}; it cannot be trusted. Restore another'
           f' step of {sorted(found)}.'
       )
     return step
   for candidate in sorted(found, reverse=True):
-    problem = _find_damage(found[candidate])
+    problem = manifest.find_damage(found[candidate])
     if problem is None:
       return candidate
     aside = _set_aside(found[candidate])
@@ -193,23 +186,6 @@ def _choose(root: epath.Path, step: int | None) -> int:
   )
 
 
-def _find_damage(path: epath.Path) -> str | None:
-  """How the files differ from the manifest, or None when they do not."""
-  try:
-    expected = _read_manifest(path)['files']
-  except InputError as e:
-    return str(e)
-  actual = _hash(path)
-  for name in sorted(expected.keys() | actual.keys()):
-    if name not in actual:
-      return f'{name} is missing'
-    if name not in expected:
-      return f'{name} is not in its manifest'
-    if actual[name] != expected[name]:
-      return f'{name} does not have the checksum it was saved with'
-  return None
-
-
 def _set_aside(path: epath.Path) -> epath.Path:
   """Renames to a free `.bad` name, so that no later run meets it again."""
   aside = path.parent / f'{path.name}.bad'
@@ -218,63 +194,6 @@ def _set_aside(path: epath.Path) -> epath.Path:
     count += 1
     aside = path.parent / f'{path.name}.bad{count}'
   return path.rename(aside)
-
-
-def _hash(path: epath.Path) -> dict[str, str]:
-  """{path within: SHA-256} of every file but the manifest."""
-  files = sorted(_files(path / 'arrays'))
-  with concurrent.futures.ThreadPoolExecutor(_HASH_THREADS) as pool:
-    digests = list(pool.map(_digest, files))
-  return {
-      file.relative_to(path).as_posix(): digest
-      for file, digest in zip(files, digests)
-  }
-
-
-def _files(folder: epath.Path) -> Iterator[epath.Path]:
-  """Every file below `folder`."""
-  if not folder.exists():
-    return
-  for path in folder.iterdir():
-    if path.is_dir():
-      yield from _files(path)
-    else:
-      yield path
-
-
-def _digest(file: epath.Path) -> str:
-  """SHA-256 of a file, in hex."""
-  digest = hashlib.sha256()
-  with file.open('rb') as f:
-    while chunk := f.read(_CHUNK):
-      digest.update(chunk)
-  return digest.hexdigest()
-
-
-def _write_manifest(path: epath.Path, body: dict[str, Any]) -> None:
-  """Writes beside and renames, so that a manifest is whole or absent."""
-  partial = path / f'{_MANIFEST}.partial'
-  partial.write_text(
-      json.dumps({'body': body, 'sha256': _json_digest(body)}, indent=1)
-  )
-  partial.rename(path / _MANIFEST)
-
-
-def _read_manifest(path: epath.Path) -> dict[str, Any]:
-  """The manifest's body, if it still has the checksum beside it."""
-  try:
-    manifest = json.loads((path / _MANIFEST).read_bytes())
-    body, digest = manifest['body'], manifest['sha256']
-  except (ValueError, KeyError, TypeError) as e:
-    raise InputError(f'{_MANIFEST} is not readable ({e})') from e
-  if _json_digest(body) != digest:
-    raise InputError(f'{_MANIFEST} does not have its own checksum')
-  return body
-
-
-def _json_digest(body: Any) -> str:
-  """SHA-256 of the one text that JSON has for a value with sorted keys."""
-  return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
 def _prune(root: epath.Path, step: int, keep: int | None) -> None:
@@ -286,22 +205,8 @@ def _prune(root: epath.Path, step: int, keep: int | None) -> None:
       path.rmtree()
   for old in sorted(complete)[: -keep if keep else 0]:
     # Without its manifest it stops counting, even if this is interrupted.
-    (complete[old] / _MANIFEST).unlink()
+    (complete[old] / manifest.NAME).unlink()
     complete[old].rmtree()
-
-
-def _describe(tree: Any) -> dict[str, str]:
-  """{path of a leaf: its dtype and shape}, such as {'.step': 'int32[]'}."""
-  leaves = {}
-  for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-    name = jax.tree_util.keystr(path)
-    if not hasattr(leaf, 'shape') or not hasattr(leaf, 'dtype'):
-      raise InputError(
-          f'the state{name} is of type {type(leaf).__name__}; a checkpoint'
-          ' holds arrays only: make it an array or move it to meta.'
-      )
-    leaves[name] = f'{leaf.dtype}{list(leaf.shape)}'
-  return leaves
 
 
 def _check_fits(
@@ -329,20 +234,6 @@ def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
   if sharding is None:
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-
-def _as_json(meta: dict[str, Any]) -> dict[str, Any]:
-  """`meta` itself, if JSON gives it back unchanged."""
-  try:
-    back = json.loads(json.dumps(meta, allow_nan=False))
-  except (TypeError, ValueError) as e:
-    raise InputError(f'meta cannot be written as JSON: {e}.') from e
-  if back != meta:
-    raise InputError(
-        f'meta={meta} would come back from JSON as {back}; use string keys,'
-        ' lists and plain numbers.'
-    )
-  return back
 
 
 def _is_first_process() -> bool:

@@ -1,0 +1,12 @@
+"""Checkpoints that are complete, verified, or not used at all."""
+
+from alignjax.checkpoints.leaves import describe_saved
+from alignjax.checkpoints.leaves import Leaves
+from alignjax.checkpoints.leaves import save_parts
+from alignjax.checkpoints.states import latest_step
+from alignjax.checkpoints.states import restore
+from alignjax.checkpoints.states import Restored
+from alignjax.checkpoints.states import save
+
+__all__ = ['Leaves', 'Restored', 'describe_saved', 'latest_step', 'restore',
+           'save', 'save_parts']

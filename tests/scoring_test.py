@@ -5,8 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from alignjax import logprobs
 from alignjax import models
 from alignjax import scoring
+from tests.families import FAMILIES
+from tests.families import random_params
 
 VOCAB = 23
 CONFIG = models.ModelConfig(
@@ -99,3 +102,16 @@ def test_a_value_stands_before_its_token_and_does_not_read_it():
   scalars = jax.jit(SCALAR.scalars)(SCALAR_PARAMS, TOKENS, RIGHT)
   np.testing.assert_allclose(values[:, 1:], scalars[:, :-1], rtol=1e-5)
   assert not np.any(values[:, 0])
+
+
+def test_bounded_logits_bound_what_is_said():
+  model = models.CausalLM(FAMILIES['gemma2'])
+  params = random_params(jax.eval_shape(model.init, jax.random.key(0)))
+  tokens, mask = np.array([[1, 5, 9, 2]]), np.ones((1, 4), bool)
+  got = jax.jit(lambda p: scoring.token_logprobs(model, p, tokens, mask))(
+      params)
+  z = logprobs.logits(model.hidden(params, tokens, mask), params['embed'],
+                      softcap=3.0)
+  assert np.abs(z).max() <= 3.0
+  due = jax.nn.log_softmax(z)[0, np.arange(3), tokens[0, 1:]]
+  np.testing.assert_allclose(got[0, 1:], due, rtol=1e-5)

@@ -95,7 +95,8 @@ def make_sequence_kl(
     kl = logprobs_lib.exact_kl(
         model.hidden(params, *rows), model.unembedding(params),
         model.hidden(ref_params, *rows), model.unembedding(ref_params),
-        start=prompt_length, chunk_size=chunk_size)
+        softcap=model.config.logit_softcap, start=prompt_length,
+        chunk_size=chunk_size)
     return jnp.sum(kl, axis=1, where=trajectory.response_mask)
 
   rows = sharding.batch_sharding(mesh)

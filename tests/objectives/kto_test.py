@@ -94,15 +94,18 @@ def test_the_reference_adds_its_logprobs_and_the_z0_of_the_whole_batch(
 
 
 def test_packed_rows_have_the_same_reference_and_z0(annotate, mesh):
-  batch = annotated(annotate, mesh)
-  packed = layout.make_layout('packed', num_cells=4)(make_batch(length=16))
-  packed = annotate(PARAMS, sharding.put(
-      packed, sharding.batch_sharding(mesh)))
-  assert packed.mismatched.rows.tokens.shape == (4, 1, 16)  # Two in each.
+  params = MODEL.init(jax.random.key(4))  # Of a z0 above 0.
+  padded = annotated(annotate, mesh, params, length=16)
+  packed = annotate(params, sharding.put(
+      layout.make_layout('packed', num_cells=4)(make_batch(length=16)),
+      sharding.batch_sharding(mesh)))
+  # Two responses of a cell, in one row.
+  assert packed.mismatched.rows.tokens.shape == (4, 1, 16)
   packed = merge_cells(packed)
   np.testing.assert_allclose(
-      packed.ref_logprobs[:6], batch.ref_logprobs[:6], atol=1e-5)
-  np.testing.assert_allclose(packed.kl, batch.kl, atol=1e-5)
+      packed.ref_logprobs[:6], padded.ref_logprobs[:6], atol=1e-5)
+  np.testing.assert_allclose(packed.kl, padded.kl, atol=1e-5)
+  assert packed.kl[0] > 0.01
 
 
 def test_loss_and_metrics_equal_those_worked_by_hand(annotate, mesh):

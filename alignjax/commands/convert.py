@@ -21,7 +21,7 @@ from alignjax import metrics
 from alignjax.commands import opening
 from alignjax.hf import files as hf_files
 from alignjax.hf import lazy
-from alignjax.hf import tokenizer as hf_tokenizer
+from alignjax.hf import tokenizer_files
 from alignjax.types import InputError
 
 # What goes along with weights: never weights, never code.
@@ -177,7 +177,7 @@ def _copy_small_files(
           not path.name.endswith('.index.json'))
   small = {path.name: path for path in source.beside.iterdir() if goes(path)}
   if source.tokenizer != source.beside:
-    small |= {name: source.tokenizer / name for name in hf_tokenizer.FILES
+    small |= {name: source.tokenizer / name for name in tokenizer_files.FILES
               if (source.tokenizer / name).is_file()}
   config_path = small.pop('config.json')
   for name, path in small.items():

@@ -21,6 +21,7 @@ from alignjax.hf import layout
 from alignjax.hf import opening
 from alignjax.hf import shards
 from alignjax.hf import tokenizer as hf_tokenizer
+from alignjax.hf import tokenizer_files
 from alignjax.models import quantize as quantization
 from alignjax.models.config import ModelConfig
 from alignjax.models.language import CausalLM
@@ -324,6 +325,6 @@ def _remove_stale(
   managed = [path.name for path in folder.glob(shards.SHARDS)]
   managed += [shards.SINGLE, shards.INDEX, 'generation_config.json']
   if has_tokenizer:
-    managed += hf_tokenizer.FILES
+    managed += tokenizer_files.FILES
   for name in set(managed) - set(names):
     (folder / name).unlink(missing_ok=True)

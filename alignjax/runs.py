@@ -59,7 +59,10 @@ class RunConfig:
 
   workdir: str           # Folder of this run; made if absent.
   model: str = 'testbed'  # 'testbed', or a Hugging Face folder to start from.
-  data: str = 'testbed'   # 'testbed', or a file: .jsonl or .jsonl.gz.
+  # 'testbed', or a file or folder of records: .jsonl, .json, .parquet, .gz
+  # of these, a Hugging Face dataset on disk, or a TFDS one.
+  data: str = 'testbed'
+  split: str = 'train'   # Which split, where --data is a folder of several.
   resume: bool = False   # Go on where the run in --workdir stopped.
   seed: int = 0          # Of the data order, the samples and new weights.
   mesh: str = 'data:-1'  # Devices by axis: data, fsdp, tensor; -1: the rest.
@@ -68,6 +71,11 @@ class RunConfig:
   # of the file (auto), refuse the file, drop all, or cut them on the left.
   long_prompts: Literal['auto', 'error', 'drop', 'left'] = 'auto'
   max_dropped: float = 0.01  # Share of a file's rows that may be unusable.
+  # What to do with a row that is not what its file is: stop, or drop and count
+  # it by the name of the rule, up to --max-dropped.
+  on_bad_record: Literal['error', 'skip'] = 'error'
+  # What to do with rows that say again, or the contrary of, what another says.
+  duplicates: Literal['keep', 'drop'] = 'keep'
   plain: bool = False    # Leave the folder's chat template out.
 
 
@@ -96,6 +104,8 @@ class Run:
   mesh: jax.sharding.Mesh
   started: float
   is_testbed: bool
+  # What was read, for summary.json.
+  readings: list[dict] = dataclasses.field(default_factory=list)
 
   @property
   def model_dir(self) -> pathlib.Path:
@@ -146,10 +156,23 @@ class Run:
     path = self.workdir / name / 'summary.json'
     return json.loads(path.read_text()) if path.exists() else None
 
+  def note_reading(self, text: str, summary: dict) -> None:
+    """Says what was read from a file, and keeps it for summary.json."""
+    self.console.note(text)
+    if summary not in self.readings:
+      self.readings.append(summary)
+
   def finish(self, summary: dict) -> dict:
-    """Writes summary.json, the last file of a run, and returns it."""
+    """Writes summary.json, the last file of a run, and returns it.
+
+    Its 'data' lists what was read, from the start of the run on.
+    """
     seconds = round(time.monotonic() - self.started, 1)
     summary = {'stage': self.name, 'seconds': seconds} | summary
+    before = self.summary().get('data', []) if self.is_done else []
+    read = before + [each for each in self.readings if each not in before]
+    if read:
+      summary['data'] = read
     write_json(self.workdir / 'summary.json', summary)
     return summary
 
@@ -215,7 +238,7 @@ def check(cfg: RunConfig) -> jax.sharding.Mesh:
     file = given.get(name)
     if file and file != 'testbed' and not pathlib.Path(file).exists():
       raise InputError(f'{name}={file} is not there; give the path of a .jsonl '
-                       'or .jsonl.gz file')
+                       'or .parquet file, or of a dataset\'s folder')
   if cfg.model == 'testbed' and cfg.data != 'testbed':
     raise InputError(
         f'data={cfg.data} without a model: the testbed knows 400 words of its '

@@ -63,6 +63,7 @@ _CONFINED = {
     'grain': ['data/'],
     'jinja2': ['hf/'],
     'orbax-checkpoint': ['checkpoints.py'],
+    'pyarrow': ['data/'],
     'qwix': ['models/'],
     'safetensors': ['hf/'],
     'tensorboardX': ['metrics.py'],

@@ -23,10 +23,14 @@ from alignjax.data.dedup import add_dropped
 from alignjax.data.dedup import without_duplicates
 from alignjax.data.dedup import without_test_prompts
 from alignjax.data.dedup import without_test_rows
+from alignjax.data.files import read_records
 from alignjax.data.fitting import Fitted
 from alignjax.data.formats import Demonstration
 from alignjax.data.formats import demonstrations
+from alignjax.data.formats import Document
+from alignjax.data.formats import documents
 from alignjax.data.formats import Format
+from alignjax.data.formats import OnBadRecord
 from alignjax.data.formats import Preference
 from alignjax.data.formats import preferences
 from alignjax.data.formats import PromptOnly
@@ -42,6 +46,7 @@ from alignjax.data.mixture import Mixture
 from alignjax.data.mixture import parse_mixture
 from alignjax.data.mixture import read_mixture
 from alignjax.data.records import read_jsonl
+from alignjax.data.rules import BadRecord
 from alignjax.data.tokenize import pack_documents
 from alignjax.data.tokenize import tokenize_demonstration
 from alignjax.data.tokenize import tokenize_demonstrations
@@ -60,11 +65,14 @@ from alignjax.data.tokenize import TokenizedResponse
 from alignjax.data.tokenize import Tokenizer
 
 __all__ = [
+    'BadRecord',
     'BatchSource',
     'Demonstration',
+    'Document',
     'Fitted',
     'Format',
     'Mixture',
+    'OnBadRecord',
     'Preference',
     'PromptOnly',
     'Ranking',
@@ -85,6 +93,7 @@ __all__ = [
     'collate_unpaired',
     'demonstration_batches',
     'demonstrations',
+    'documents',
     'make_batches',
     'mix',
     'num_steps_per_epoch',
@@ -98,6 +107,7 @@ __all__ = [
     'rankings',
     'read_jsonl',
     'read_mixture',
+    'read_records',
     'sniff',
     'tokenize_demonstration',
     'tokenize_demonstrations',

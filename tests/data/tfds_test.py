@@ -111,5 +111,5 @@ def test_a_folder_that_holds_no_dataset_is_refused(tmp_path):
   with pytest.raises(types.InputError) as caught:
     formats.preferences(tmp_path)
   message = str(caught.value)
-  assert message.startswith(f'{tmp_path}: holds no TFDS dataset')
-  assert 'dataset_info.json' in message and '\n' not in message
+  assert message.startswith(f'{tmp_path}: holds no dataset')
+  assert 'TFDS' in message and '\n' not in message

@@ -239,6 +239,13 @@ def check(cfg: RunConfig) -> jax.sharding.Mesh:
     if file and file != 'testbed' and not pathlib.Path(file).exists():
       raise InputError(f'{name}={file} is not there; give the path of a .jsonl '
                        'or .parquet file, or of a dataset\'s folder')
+  if given.get('test_data') and cfg.data != 'testbed' and (
+      pathlib.Path(given['test_data']).resolve()
+      == pathlib.Path(cfg.data).resolve()):
+    raise InputError(
+        f'test_data={given["test_data"]} is what --data names too, and would '
+        'test on what was trained on; give other rows, or leave --test-data '
+        'out and some of --data are held out')
   if cfg.model == 'testbed' and cfg.data != 'testbed':
     raise InputError(
         f'data={cfg.data} without a model: the testbed knows 400 words of its '

@@ -67,9 +67,9 @@ def find_files(folder: pathlib.Path, split: str) -> list[pathlib.Path]:
     names = _read_json(listing).get('splits')
     if not isinstance(names, list) or split not in names:
       raise _no_split(folder, split, names if isinstance(names, list) else [])
-    return _saved_files(folder / split, split)
+    return _saved_files(folder / split)
   if (folder / 'state.json').exists():
-    return _saved_files(folder, split)
+    return _saved_files(folder)  # One split, whatever it was called.
   return _hub_files(folder, split)
 
 
@@ -102,7 +102,7 @@ def _kind(path: pathlib.Path) -> str:
   return path.suffix
 
 
-def _saved_files(folder: pathlib.Path, split: str) -> list[pathlib.Path]:
+def _saved_files(folder: pathlib.Path) -> list[pathlib.Path]:
   """The Arrow files that a saved dataset's state.json lists."""
   path = folder / 'state.json'
   state = _read_json(path)
@@ -120,11 +120,6 @@ def _saved_files(folder: pathlib.Path, split: str) -> list[pathlib.Path]:
         ' versions of datasets saved them; save the dataset again with'
         ' flatten_indices().'
     )
-  own = state.get('_split')
-  # A dataset saved alone is what its folder says; only a split that was asked
-  # for by name can be the wrong one.
-  if split != 'train' and own is not None and split != own:
-    raise _no_split(folder, split, [str(own)])
   files = [folder / item['filename'] for item in listed]
   for file in files:
     if file.parent != folder or not file.is_file():

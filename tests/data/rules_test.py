@@ -13,7 +13,8 @@ _KINDS = {'bad': rules.BAD, 'dropped': rules.DROPPED,
 def documented():
   """(name, what becomes of it) of the table of rules."""
   text = (ROOT / 'docs/data.md').read_text('utf-8')
-  table = text.partition('\n| name | what | and then |\n')[2].partition('\n\n')[0]
+  table = text.partition('\n| name | what | and then |\n')[2]
+  table = table.partition('\n\n')[0]
   return re.findall(r'^\| `(.+?)` \| .+ \| (.+?) \|$', table, re.MULTILINE)
 
 

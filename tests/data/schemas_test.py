@@ -111,10 +111,10 @@ def test_each_reader_takes_a_dataset_or_says_what_it_needs(name):
 def test_the_docs_have_a_dash_where_a_reader_refuses():
   text = (FILES.parents[2] / 'docs/data.md').read_text('utf-8')
   cells = {}
-  for line in filter(lambda line: line.count('|') > 1, text.splitlines()):
-    _, name, *rest, _ = [cell.strip() for cell in f'|{line}|'.split('|')][1:]
-    if len(rest) == 7 and name.startswith('`'):
-      cells[name.strip('`')] = [cell != '–' for cell in rest[1:]]
+  for line in text.splitlines():
+    names = [cell.strip() for cell in line.split('|')[1:-1]]
+    if len(names) == 8 and names[0].startswith('`'):
+      cells[names[0].strip('`')] = [cell != '–' for cell in names[2:]]
   due = {shape.value: [count is not None for count in counts]
          for shape, _, counts in SHAPES.values()}
   assert cells == due

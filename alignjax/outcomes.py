@@ -71,7 +71,8 @@ def write(
       'models': {n: _public(s, reference) for n, s in scores.items()},
       'seconds': {name: s['seconds'] for name, s in stages.items()}}
   for name, stage in stages.items():
-    numbers = {k: v for k, v in stage.items() if k not in ('stage', 'seconds')}
+    left = ('stage', 'seconds', *(['data'] if name == run.name else []))
+    numbers = {k: v for k, v in stage.items() if k not in left}
     summary['reward_model' if name == 'reward' else name] = numbers
   curves = {}
   for folder in filter(None, (run.workdir, compare and pathlib.Path(compare))):

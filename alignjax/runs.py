@@ -16,13 +16,11 @@ import math
 import os
 import pathlib
 import time
-from typing import Annotated, Literal
 
 import jax
-import tyro
 
 from alignjax import adapters
-from alignjax import data
+from alignjax import configs
 from alignjax import hf
 from alignjax import metrics as metrics_lib
 from alignjax import settings
@@ -48,56 +46,11 @@ _FREE = ('workdir', 'resume', 'mesh', 'save_every', 'compare')
 _BEFORE_TRAINING = ('config.json', 'demonstrations.jsonl')
 
 
-# Types of `num_steps`, which has shorter names on the command line.
-Steps = Annotated[int | None, tyro.conf.arg(aliases=['--steps'])]
-Iterations = Annotated[
-    int | None, tyro.conf.arg(aliases=['--steps', '--iterations'])]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RunConfig:
-  """The flags that every experiment has."""
-
-  workdir: str           # Folder of this run; made if absent.
-  model: str = 'testbed'  # 'testbed', or a Hugging Face folder to start from.
-  data: str = 'testbed'   # 'testbed', or a file: .jsonl or .jsonl.gz.
-  resume: bool = False   # Go on where the run in --workdir stopped.
-  seed: int = 0          # Of the data order, the samples and new weights.
-  mesh: str = 'data:-1'  # Devices by axis: data, fsdp, tensor; -1: the rest.
-  save_every: int = 0    # Steps between checkpoints; 0: four in a run.
-  # What to do with prompts that leave no room: drop and count up to a quarter
-  # of the file (auto), refuse the file, drop all, or cut them on the left.
-  long_prompts: Literal['auto', 'error', 'drop', 'left'] = 'auto'
-  max_dropped: float = 0.01  # Share of a file's rows that may be unusable.
-  plain: bool = False    # Leave the folder's chat template out.
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AdapterConfig(RunConfig):
-  """The flags of scripts that can train adapters instead of all weights."""
-
-  lora_rank: int = 0  # Rank of LoRA adapters; 0 trains all weights.
-  lora_alpha: float = 32.0  # Adapters count alpha / rank times.
-  # The projections that have adapters.
-  lora_targets: tuple[
-      Literal['query', 'key', 'value', 'out', 'gate', 'up', 'down'],
-      ...] = lora.TARGETS
-  lora_rank_stabilised: bool = False  # alpha / √rank times instead.
-  # Bits of the frozen base's matrices, under adapters: 8, or 4.
-  quantize: Literal['none', 'int8', 'nf4'] = 'none'
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class BatchConfig(AdapterConfig):
-  """The flags of scripts that train on the responses of a file."""
-
-  num_microbatches: int = 1  # Parts of a batch, to save memory.
-  # What the model reads: a row for each response (padded); rows that several
-  # share (packed); or each prompt once, with all its responses behind it
-  # (branched). The results are the same. The more of what is padded is not
-  # real, which a run says as it starts, the more the others save; they compile
-  # a few shapes instead of one, and branched rows may be longer.
-  layout: data.Layout = 'padded'
+AdapterConfig = configs.AdapterConfig
+BatchConfig = configs.BatchConfig
+Iterations = configs.Iterations
+RunConfig = configs.RunConfig
+Steps = configs.Steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +63,8 @@ class Run:
   mesh: jax.sharding.Mesh
   started: float
   is_testbed: bool
+  # What was read, for summary.json.
+  readings: list[dict] = dataclasses.field(default_factory=list)
 
   @property
   def model_dir(self) -> pathlib.Path:
@@ -160,10 +115,23 @@ class Run:
     path = self.workdir / name / 'summary.json'
     return json.loads(path.read_text()) if path.exists() else None
 
+  def note_reading(self, text: str, summary: dict) -> None:
+    """Says what was read from a file, and keeps it for summary.json."""
+    self.console.note(text)
+    if summary not in self.readings:
+      self.readings.append(summary)
+
   def finish(self, summary: dict) -> dict:
-    """Writes summary.json, the last file of a run, and returns it."""
+    """Writes summary.json, the last file of a run, and returns it.
+
+    Its 'data' lists what was read, from the start of the run on.
+    """
     seconds = round(time.monotonic() - self.started, 1)
     summary = {'stage': self.name, 'seconds': seconds} | summary
+    before = self.summary().get('data', []) if self.is_done else []
+    read = before + [each for each in self.readings if each not in before]
+    if read:
+      summary['data'] = read
     write_json(self.workdir / 'summary.json', summary)
     return summary
 
@@ -229,7 +197,14 @@ def check(cfg: RunConfig) -> jax.sharding.Mesh:
     file = given.get(name)
     if file and file != 'testbed' and not pathlib.Path(file).exists():
       raise InputError(f'{name}={file} is not there; give the path of a .jsonl '
-                       'or .jsonl.gz file')
+                       'or .parquet file, or of a dataset\'s folder')
+  if given.get('test_data') and cfg.data != 'testbed' and (
+      pathlib.Path(given['test_data']).resolve()
+      == pathlib.Path(cfg.data).resolve()):
+    raise InputError(
+        f'test_data={given["test_data"]} is what --data names too, and would '
+        'test on what was trained on; give other rows, or leave --test-data '
+        'out and some of --data are held out')
   if cfg.model == 'testbed' and cfg.data != 'testbed':
     raise InputError(
         f'data={cfg.data} without a model: the testbed knows 400 words of its '

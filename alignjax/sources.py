@@ -5,7 +5,9 @@ JSONL first and read back like anybody's file, so that there is one way in, and
 what a model was trained on can be looked at.
 """
 
+import collections
 from collections.abc import Callable, Iterable, Iterator, Sequence
+import dataclasses
 import functools
 import json
 import pathlib
@@ -79,8 +81,8 @@ def classified_rows(
             testbed.judge(WORLD, prompt, response).gold < 1.0]}
          for prompt, response in testbed.demonstrations(
              WORLD, cfg.seed, count=480)])
-  records, reading = data.demonstrations(path, max_dropped=cfg.max_dropped)
-  run.console.note(str(reading))
+  records, text, summary = _read(cfg, path, data.demonstrations)
+  run.note_reading(text, summary)
   for record in records:
     if record.source not in classes:
       raise InputError(
@@ -110,9 +112,20 @@ def preference_rows(
 def unpaired_rows(
     run: runs.Run, cfg: runs.RunConfig, tokenizer: hf.Tokenizer, path: str
 ) -> list[data.TokenizedLabel]:
-  """Labelled rows; a pair gives one of each label."""
-  return _file_rows(run, cfg, tokenizer, path, data.unpaired,
+  """Labelled rows; a pair gives one of each label.
+
+  Raises:
+    InputError: all labels are one, which tells nothing of the other class.
+  """
+  rows = _file_rows(run, cfg, tokenizer, path, data.unpaired,
                     data.tokenize_unpaired)
+  labels = {row.desirable for row in rows}
+  if len(labels) == 1:
+    label = str(*labels).lower()
+    raise InputError(
+        f'{path}: field \'label\' is {label} in all {len(rows):,} rows; a '
+        'method that learns from labels needs responses of both; add some')
+  return rows
 
 
 def ranking_rows(
@@ -125,11 +138,11 @@ def ranking_rows(
 
 def _file_rows(run, cfg, tokenizer, path, read: Callable, tokenize: Callable):
   """Reads and tokenizes a file, and says what was read and what did not fit."""
-  records, reading = read(path, max_dropped=cfg.max_dropped)
+  records, text, summary = _read(cfg, path, read)
   rows, fitted = tokenize(
       records, tokenizer, max_length=cfg.max_length, plain=cfg.plain,
       long_prompts=cfg.long_prompts)
-  run.console.note(f'{reading}; {fitted}')
+  _note(run, text, summary, fitted)
   return rows
 
 
@@ -174,16 +187,41 @@ def check_layout(cfg: runs.RunConfig, model: ModelConfig) -> None:
         f'max_length={limit} or less, or layout=padded')
 
 
+def _read(cfg: runs.RunConfig, path: str, read: Callable):
+  """(records, what was read in words, the same for summary.json)."""
+  records, reading = read(
+      path, split=cfg.split, max_dropped=cfg.max_dropped,
+      on_bad_record=cfg.on_bad_record)
+  kept, repeated = data.without_duplicates(records)
+  if cfg.duplicates == 'drop':
+    records, reading = kept, data.add_dropped(reading, repeated)
+    repeated = ()
+  counts = dict(collections.Counter(reason for reason, _ in repeated))
+  text = str(reading) + ''.join(
+      f'; kept {count:,} {reason}' for reason, count in counts.items())
+  return records, text, reading.summary() | {'kept_repetitions': counts}
+
+
+def _note(run: runs.Run, text: str, summary: dict, fitted: data.Fitted):
+  """Says what was read and what fits, and keeps both for summary.json."""
+  run.note_reading(f'{text}; {fitted}', summary | {'fitted': {
+      'max_length': fitted.max_length, 'rows': fitted.num_rows,
+      'cut_responses': len(fitted.cut_responses),
+      'cut_prompts': len(fitted.cut_prompts),
+      'dropped': dict(collections.Counter(
+          reason for reason, _ in fitted.dropped))}})
+
+
 def prompt_rows(
     run: runs.Run, cfg: runs.RunConfig, tokenizer: hf.Tokenizer, path: str, *,
     max_length: int,
 ) -> tuple[list[data.PromptOnly], list[data.TokenizedPrompt]]:
   """Prompts from the file at `path`, and their tokens, those that fit."""
-  records, reading = data.prompts(path, max_dropped=cfg.max_dropped)
+  records, text, summary = _read(cfg, path, data.prompts)
   rows, fitted = data.tokenize_prompts(
       records, tokenizer, max_length=max_length, plain=cfg.plain,
       long_prompts=cfg.long_prompts)
-  run.console.note(f'{reading}; {fitted}')
+  _note(run, text, summary, fitted)
   return records, rows
 
 
@@ -234,7 +272,10 @@ def verified_prompts(
   A response is worth 1 if it ends on the number that the file's answer ends on,
   and else 0.
   """
-  answers, _ = data.demonstrations(cfg.data, max_dropped=cfg.max_dropped)
+  # A question that is asked twice is looked at below, by its answers.
+  cfg = dataclasses.replace(cfg, duplicates='keep')
+  answers, text, summary = _read(cfg, cfg.data, data.demonstrations)
+  run.note_reading(text, summary)
   number_at = {a.where: feedback.final_number(a.response) for a in answers}
   records, rows = prompt_rows(
       run, cfg, tokenizer, cfg.data, max_length=width)

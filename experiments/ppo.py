@@ -151,7 +151,9 @@ def reward_folder(cfg: Config, policy: str) -> str:
       data=cfg.data, num_steps=cfg.reward_steps, max_length=cfg.max_length,
       batch_size=None if runs.is_testbed(policy) else cfg.batch_size,
       resume=True, seed=cfg.seed, mesh=cfg.mesh, plain=cfg.plain,
-      long_prompts=cfg.long_prompts, max_dropped=cfg.max_dropped))
+      long_prompts=cfg.long_prompts, max_dropped=cfg.max_dropped,
+      split=cfg.split, on_bad_record=cfg.on_bad_record,
+      duplicates=cfg.duplicates))
 
 
 def outcome(cfg: Config, folder: str) -> dict:

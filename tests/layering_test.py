@@ -44,6 +44,7 @@ _FLOORS = {
     '__main__': 6,
     'cli': 6,
     'commands': 6,
+    'configs': 6,
     'outcomes': 6,
     'plan': 6,
     'report': 6,

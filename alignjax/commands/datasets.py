@@ -13,6 +13,7 @@ from alignjax import hf
 from alignjax.commands import marks
 from alignjax.commands import models
 from alignjax.data import rows as data_rows
+from alignjax.data import rules as data_rules
 from alignjax.types import InputError
 
 Facts = dict[str, Any]  # What JSON can hold.
@@ -86,7 +87,7 @@ def read(path: str | os.PathLike, split: str) -> tuple[Kind, list, Any]:
     try:
       # Everything may be dropped here: this is where one looks why.
       return kind, *kind.read(path, split=split, max_dropped=1.0)
-    except data_rows.WrongShape:
+    except data_rules.WrongShape:
       continue
   raise AssertionError('prompts are read from every shape')
 

@@ -23,13 +23,14 @@ from alignjax.data.dedup import add_dropped
 from alignjax.data.dedup import without_duplicates
 from alignjax.data.dedup import without_test_prompts
 from alignjax.data.dedup import without_test_rows
-from alignjax.data.documents import pack_documents
-from alignjax.data.documents import tokenize_documents
 from alignjax.data.files import read_records
 from alignjax.data.fitting import Fitted
 from alignjax.data.formats import Demonstration
 from alignjax.data.formats import demonstrations
+from alignjax.data.formats import Document
+from alignjax.data.formats import documents
 from alignjax.data.formats import Format
+from alignjax.data.formats import OnBadRecord
 from alignjax.data.formats import Preference
 from alignjax.data.formats import preferences
 from alignjax.data.formats import PromptOnly
@@ -47,7 +48,10 @@ from alignjax.data.mixture import mix
 from alignjax.data.mixture import Mixture
 from alignjax.data.mixture import parse_mixture
 from alignjax.data.mixture import read_mixture
+from alignjax.data.pretraining import pack_documents
+from alignjax.data.pretraining import tokenize_documents
 from alignjax.data.records import read_jsonl
+from alignjax.data.rules import BadRecord
 from alignjax.data.tokenize import tokenize_demonstration
 from alignjax.data.tokenize import tokenize_demonstrations
 from alignjax.data.tokenize import tokenize_preference
@@ -65,12 +69,15 @@ from alignjax.data.tokenize import Tokenizer
 from alignjax.data.tokenize import Turns
 
 __all__ = [
+    'BadRecord',
     'BatchSource',
     'Demonstration',
+    'Document',
     'Fitted',
     'Format',
     'Layout',
     'Mixture',
+    'OnBadRecord',
     'Preference',
     'PromptOnly',
     'Ranking',
@@ -93,6 +100,7 @@ __all__ = [
     'demonstration_batches',
     'demonstrations',
     'describe_layout',
+    'documents',
     'make_batches',
     'make_layout',
     'mix',

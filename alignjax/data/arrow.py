@@ -169,7 +169,8 @@ def _part_records(
     try:
       row = _rows(pa, part.slice(i, 1))[0]
     except _NoJsonError as error:
-      bad = types.InputError(f'{path}:{before + i + 1}: {error}')
+      bad = records.BadRecord(
+          'wrong type', f'{path}:{before + i + 1}: {error}')
       if on_error is None:
         raise bad from error
       on_error(bad)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import re
 from typing import Any
 
-from alignjax import types
 from alignjax.data import records
+from alignjax.data import rules
 
 Message = dict[str, str]
 Prompt = str | tuple[Message, ...]
@@ -21,6 +21,10 @@ ROLES = {
     'prompter': 'user',    # OpenAssistant.
     'assistant': 'assistant',
     'gpt': 'assistant',    # ShareGPT.
+    'chatgpt': 'assistant',
+    'bing': 'assistant',   # ShareGPT's copies of other assistants.
+    'bard': 'assistant',
+    'model': 'assistant',  # Gemma.
 }
 
 _TURN = re.compile(r'(?:\A\s*|\n\n)(Human|Assistant):')
@@ -39,9 +43,10 @@ def transcript_to_messages(
   Two turns of one speaker in a row stay two turns.
   """
   if not is_transcript(text):
-    raise types.InputError(
+    raise rules.BadRecord(
+        'no transcript',
         f"{where}: field '{field}' is {records.show(text)}; a transcript"
-        " starts with 'Human:'; add the human's turn."
+        " starts with 'Human:'; add the human's turn.",
     )
   parts = _TURN.split(text)[1:]
   return tuple(
@@ -57,14 +62,30 @@ def read_messages(value: Any, field: str, where: str) -> tuple[Message, ...]:
   'content': ...}`.
   """
   if not isinstance(value, list) or not value:
-    raise types.InputError(
+    raise rules.BadRecord(
+        'wrong type',
         f"{where}: field '{field}' is {records.show(value)}; it must be a list"
-        ' of one or more messages, such as {"role": "user", "content": "..."}.'
+        ' of one or more messages, such as {"role": "user", "content": "..."};'
+        ' rewrite it.',
     )
   return tuple(
       _read_message(message, f'{field}[{i}]', where)
       for i, message in enumerate(value)
   )
+
+
+def read_turns(value: Any, field: str, where: str) -> tuple[Message, ...]:
+  """A list of texts, the user's first and then by turns, as messages."""
+  if not isinstance(value, list) or not value or not all(
+      isinstance(text, str) for text in value):
+    raise rules.BadRecord(
+        'wrong type',
+        f"{where}: field '{field}' is {records.show(value)}; it must be a list"
+        " of texts, the user's first and then by turns; rewrite it.",
+    )
+  roles = 'user', 'assistant'
+  return tuple(
+      {'role': roles[i % 2], 'content': text} for i, text in enumerate(value))
 
 
 def split_response(
@@ -73,25 +94,28 @@ def split_response(
   """The turns before the last one, and the last one: the assistant's.
 
   Raises:
-    InputError: No turn is the assistant's, the last one is not, or no user's
+    BadRecord: No turn is the assistant's, the last one is not, or no user's
       turn comes before it.
   """
   roles = [message['role'] for message in messages]
   if 'assistant' not in roles:
+    rule = 'no assistant turn'
     problem = "has no assistant turn; a response must end it; add one"
   elif roles[-1] != 'assistant':
+    rule = "last turn not the assistant's"
     problem = (
         f"ends with the {roles[-1]}'s turn; the last turn must be the"
         " assistant's; add it, or take the last turn out"
     )
   elif 'user' not in roles:
+    rule = 'no user turn'
     problem = (
         'has no user turn; a response answers one; add it, or give the field'
         " 'prompt'"
     )
   else:
     return tuple(messages[:-1]), messages[-1]['content']
-  raise types.InputError(f"{where}: field '{field}' {problem}.")
+  raise rules.BadRecord(rule, f"{where}: field '{field}' {problem}.")
 
 
 def drop_response(
@@ -106,32 +130,50 @@ def drop_response(
 
 
 def check_user_turn(messages: Sequence[Message], field: str, where: str):
-  """InputError unless someone asks something."""
+  """BadRecord unless someone asks something."""
   if not any(message['role'] == 'user' for message in messages):
-    raise types.InputError(
+    raise rules.BadRecord(
+        'no user turn',
         f"{where}: field '{field}' has no user turn before a response; a prompt"
-        ' needs one; add it.'
+        ' needs one; add it.',
     )
+
+
+def read_role(role: str, field: str, where: str) -> str:
+  """Our name for a role: 'system', 'user' or 'assistant'."""
+  if role.lower() not in ROLES:
+    raise rules.BadRecord(
+        'unknown role',
+        f"{where}: field '{field}' is {records.show(role)}; a role is one of"
+        f" {', '.join(ROLES)}; rename it.",
+    )
+  return ROLES[role.lower()]
 
 
 def _read_message(message: Any, field: str, where: str) -> Message:
   if not isinstance(message, dict):
-    raise types.InputError(
+    raise rules.BadRecord(
+        'wrong type',
         f"{where}: field '{field}' is {records.show(message)}; a message must"
-        ' be an object such as {"role": "user", "content": "..."}.'
+        ' be an object such as {"role": "user", "content": "..."}; rewrite it.',
     )
-  names = ('from', 'value') if 'from' in message else ('role', 'content')
+  # From Arrow, either pair may be there and null.
+  names = ('role', 'content')
+  if message.get('from') is not None and message.get('role') is None:
+    names = ('from', 'value')
   role, content = (message.get(name) for name in names)
   for name, value in zip(names, (role, content), strict=True):
-    if not isinstance(value, str):
-      got = records.show(value) if name in message else 'missing'
-      raise types.InputError(
-          f"{where}: field '{field}.{name}' is {got}; it must be text; write"
-          ' it, or take the row out.'
+    if name not in message:
+      raise rules.BadRecord(
+          'missing field',
+          f"{where}: field '{field}.{name}' is missing; it must be text; write"
+          ' it, or take the row out.',
       )
-  if role.lower() not in ROLES:
-    raise types.InputError(
-        f"{where}: field '{field}.{names[0]}' is {records.show(role)}; a role"
-        f" is one of {', '.join(ROLES)}; rename it."
-    )
-  return {'role': ROLES[role.lower()], 'content': content}
+    if not isinstance(value, str):
+      raise rules.BadRecord(
+          'wrong type',
+          f"{where}: field '{field}.{name}' is {records.show(value)}; it must"
+          ' be text; write it, or take the row out.',
+      )
+  return {'role': read_role(role, f'{field}.{names[0]}', where),
+          'content': content}

@@ -97,8 +97,8 @@ def _check_end(rest: bytes, file: BinaryIO, number: int):
       shown = rest[:20].decode('utf-8', 'replace')
       raise BrokenArrayError(
           number,
-          f'after the array comes {shown!r}; the file must hold one array of'
-          ' objects, or one JSON object per line.',
+          f'the JSON array is followed by {shown!r}; the file must hold one'
+          ' array of objects, or one JSON object per line.',
       )
 
 

@@ -83,6 +83,26 @@ def read_records(
         f'{path}: the folder holds no records; give {_KNOWN}.')
 
 
+def each_record(
+    path: str | os.PathLike[str], split: str = 'train'
+) -> Iterator[tuple[str, records.Record | records.BadRecord]]:
+  """Yields ('path:number', record), or what is wrong with one in its place.
+
+  The arguments and errors are those of `read_records`.
+  """
+  bad: list[records.BadRecord] = []
+  for number, record in read_records(path, split, bad.append):
+    yield from ((_where(error), error) for error in bad)
+    bad.clear()
+    yield f'{path}:{number}', record
+  yield from ((_where(error), error) for error in bad)
+
+
+def _where(error: records.BadRecord) -> str:
+  """The 'file:number' that an error's line begins with."""
+  return re.match(r'.*?:\d+(?=:)', str(error), re.DOTALL)[0]
+
+
 def _read_file(
     path: pathlib.Path, on_error: records.OnError | None
 ) -> Numbered:

@@ -1,35 +1,32 @@
 """Records of many shapes become demonstrations, preferences and prompts.
 
 The shape is read off the fields of a file's first record and holds for the
-whole file. Rows that cannot be what they claim to be (a field is missing, null
-or of the wrong type, no turn is the assistant's) stop the run with their line.
-Rows that are well formed and teach nothing are dropped by name and counted:
+whole file. docs/data.md has the table of what each reader makes of each shape,
+and the rules: records that are not what they claim to be (a field is missing,
+null or of the wrong type, no turn is the assistant's) stop the run with their
+line, or are dropped under `on_bad_record='skip'`. Records that are well formed
+and teach nothing are dropped. Each is counted by the name of its rule.
 
-  empty prompt      the prompt has no text
-  empty response    a response has no text
-  equal responses   chosen and rejected are the same
-  prompts differ    chosen and rejected answer different prompts
-
-A real file holds a few of these. More than `max_dropped` of a file's rows means
-that the file is not what it was taken for, and stops the run too.
+A real file holds a few of these. More than `max_dropped` of a file's records
+means that the file is not what it was taken for, and stops the run too.
 """
 
-import collections
-from collections.abc import Callable, Iterable, Iterator
 import dataclasses
 import os
-import pathlib
-from typing import Any
 
-from alignjax import types
 from alignjax.data import chat
-from alignjax.data import files
-from alignjax.data import records
+from alignjax.data import judged
+from alignjax.data import reading
 from alignjax.data import rows
+from alignjax.data import rules
 from alignjax.data import shapes
+from alignjax.data import trees
 
 Format = shapes.Format
+OnBadRecord = reading.OnBadRecord
+Reading = reading.Reading
 sniff = shapes.sniff
+summarize_dropped = reading.summarize_dropped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,21 +79,11 @@ class PromptOnly:
 
 
 @dataclasses.dataclass(frozen=True)
-class Reading:
-  """What was read from a file, and what was left out."""
+class Document:
+  """A text, all of which is to be learnt."""
 
-  path: str
-  format: Format
-  noun: str                             # What the rows are, in the plural.
-  num_rows: int                         # Rows kept.
-  dropped: tuple[tuple[str, str], ...]  # (reason, where) of rows dropped.
-
-  def __str__(self) -> str:
-    name = pathlib.Path(self.path).name
-    text = f'{self.num_rows:,} {self.noun} from {name} ({self.format.value})'
-    if self.dropped:
-      text += f'; {summarize_dropped(self.dropped)}'
-    return text
+  text: str
+  where: str
 
 
 def demonstrations(
@@ -104,27 +91,37 @@ def demonstrations(
     *,
     split: str = 'train',
     max_dropped: float = 0.01,
+    on_bad_record: OnBadRecord = 'error',
 ) -> tuple[list[Demonstration], Reading]:
   """The demonstrations of a file; of preferences, the chosen responses.
 
   Args:
-    path: A JSONL file, or a directory that a TFDS builder wrote.
-    split: Which split of a TFDS directory.
-    max_dropped: The share of the file's rows, in [0, 1], that may be dropped.
+    path: A file or a folder of records; files.py tells which.
+    split: Which split of a folder of several.
+    max_dropped: The share of the file's records, in [0, 1], that may be
+      dropped.
+    on_bad_record: 'error' stops at the first record that is not what it should
+      be; 'skip' drops it by the name of its rule.
 
   Returns:
     The demonstrations in the file's order, and what was read and dropped;
     `str()` of it is one line for people.
 
   Raises:
-    InputError: A row that cannot be read, or too many that teach nothing.
+    InputError: A record that cannot be read, or too many that are dropped.
   """
 
-  def read(record, format_, where):
+  def read(record, format_, where, repairs):
     if format_ in shapes.PREFERENCES:
       prompt, response = rows.read_side(record, 'chosen', format_, where)
+    elif format_ in shapes.RANKINGS:
+      prompt, response = judged.best_of(
+          judged.read_ranking(record, format_, where, repairs))
+    elif format_ == Format.STEPWISE:
+      prompt, response, are_right = judged.read_steps(record, where, repairs)
+      judged.check_steps(are_right)
     elif format_ in shapes.LABELED:
-      raise types.InputError(
+      raise rules.WrongShape(
           f"{where}: field 'label' marks responses good or bad, and a"
           ' demonstration must be good; keep the good rows and remove the'
           " field 'label'."
@@ -135,7 +132,15 @@ def demonstrations(
     yield Demonstration(
         prompt, response, where, source if isinstance(source, str) else '')
 
-  return _read_file(path, split, read, 'demonstrations', max_dropped)
+  def read_trees(messages):
+    for message in messages:
+      for reply in trees.best_replies(message):
+        yield Demonstration(
+            message.thread(), reply.text, reply.where), _chain(reply)
+
+  return reading.read_file(
+      path, read, 'demonstrations', split=split, max_dropped=max_dropped,
+      on_bad_record=on_bad_record, read_trees=read_trees)
 
 
 def preferences(
@@ -143,21 +148,34 @@ def preferences(
     *,
     split: str = 'train',
     max_dropped: float = 0.01,
+    on_bad_record: OnBadRecord = 'error',
 ) -> tuple[list[Preference], Reading]:
   """The preference pairs of a file; see `demonstrations`.
 
   Chosen and rejected may repeat the prompt, as transcripts and conversations
-  do; the prompt is then what stands before the last assistant turn.
+  do; the prompt is then what stands before the last assistant turn. K ranked
+  responses give a pair for any two of unequal rank.
   """
 
-  def read(record, format_, where):
-    if format_ not in shapes.PREFERENCES:
-      raise rows.wrong_shape(where, format_, "fields 'chosen' and 'rejected'")
-    prompt, chosen, rejected = rows.read_pair(record, format_, where)
-    yield Preference(
-        prompt, chosen, rejected, where, rows.read_strength(record, where))
+  def read(record, format_, where, repairs):
+    if format_ in shapes.RANKINGS:
+      ranked = judged.read_ranking(record, format_, where, repairs)
+      for pair in judged.pairs_of(ranked):
+        yield Preference(*pair, where)
+    else:
+      pair = _read_pair(record, format_, where)
+      yield Preference(*pair, where, judged.read_strength(record, where))
 
-  return _read_file(path, split, read, 'pairs', max_dropped)
+  def read_trees(messages):
+    for message, ranked, replies in _ranked_replies(messages):
+      by_text = {reply.text: reply.where for reply in replies}
+      for prompt, chosen, rejected in judged.pairs_of(ranked):
+        yield (Preference(prompt, chosen, rejected, by_text[chosen]),
+               _chain(message) + replies)
+
+  return reading.read_file(
+      path, read, 'pairs', split=split, max_dropped=max_dropped,
+      on_bad_record=on_bad_record, read_trees=read_trees)
 
 
 def unpaired(
@@ -165,28 +183,27 @@ def unpaired(
     *,
     split: str = 'train',
     max_dropped: float = 0.01,
+    on_bad_record: OnBadRecord = 'error',
 ) -> tuple[list[Unpaired], Reading]:
   """Responses with a label; a preference pair gives one of each."""
 
-  def read(record, format_, where):
+  def read(record, format_, where, repairs):
     if format_ in shapes.PREFERENCES:
-      prompt, chosen, rejected = rows.read_pair(record, format_, where)
+      prompt, chosen, rejected = _read_pair(record, format_, where)
       yield Unpaired(prompt, chosen, True, where)
       yield Unpaired(prompt, rejected, False, where)
+    elif format_ == Format.STEPWISE:
+      yield Unpaired(*judged.read_steps(record, where, repairs), where)
     elif format_ in shapes.LABELED:
-      label = rows.read_field(record, 'label', where)
-      # `1 == True` in Python and in most files; 1.0 and "true" are no labels.
-      if not isinstance(label, int) or label not in (0, 1):
-        raise types.InputError(
-            f"{where}: field 'label' is {records.show(label)}; it must be true"
-            ' or false (or 1 or 0); rewrite it.'
-        )
+      label = judged.read_label(record, where, repairs)
       prompt, response = rows.read_response(record, format_, where)
-      yield Unpaired(prompt, response, bool(label), where)
+      yield Unpaired(prompt, response, label, where)
     else:
       raise rows.wrong_shape(where, format_, "field 'label'")
 
-  return _read_file(path, split, read, 'labeled responses', max_dropped)
+  return reading.read_file(
+      path, read, 'labeled responses', split=split, max_dropped=max_dropped,
+      on_bad_record=on_bad_record)
 
 
 def rankings(
@@ -194,20 +211,27 @@ def rankings(
     *,
     split: str = 'train',
     max_dropped: float = 0.01,
+    on_bad_record: OnBadRecord = 'error',
 ) -> tuple[list[Ranking], Reading]:
   """Prompts with ranked responses; a preference pair is a ranking of two."""
 
-  def read(record, format_, where):
-    if format_ in shapes.PREFERENCES:
-      prompt, chosen, rejected = rows.read_pair(record, format_, where)
+  def read(record, format_, where, repairs):
+    if format_ in shapes.RANKINGS:
+      yield Ranking(
+          *judged.read_ranking(record, format_, where, repairs), where)
+    elif format_ in shapes.PREFERENCES:
+      prompt, chosen, rejected = _read_pair(record, format_, where)
       yield Ranking(prompt, (chosen, rejected), (0, 1), where)
-    elif format_ == Format.RANKING:
-      prompt, responses, ranks = rows.read_ranking(record, where)
-      yield Ranking(prompt, responses, ranks, where)
     else:
       raise rows.wrong_shape(where, format_, "fields 'responses' and 'ranks'")
 
-  return _read_file(path, split, read, 'rankings', max_dropped)
+  def read_trees(messages):
+    for message, ranked, replies in _ranked_replies(messages):
+      yield Ranking(*ranked, message.where), _chain(message) + replies
+
+  return reading.read_file(
+      path, read, 'rankings', split=split, max_dropped=max_dropped,
+      on_bad_record=on_bad_record, read_trees=read_trees)
 
 
 def prompts(
@@ -215,69 +239,66 @@ def prompts(
     *,
     split: str = 'train',
     max_dropped: float = 0.01,
+    on_bad_record: OnBadRecord = 'error',
 ) -> tuple[list[PromptOnly], Reading]:
   """The prompts of a file of any known shape; see `demonstrations`."""
 
-  def read(record, format_, where):
+  def read(record, format_, where, repairs):
     yield PromptOnly(rows.read_prompt(record, format_, where), where)
 
-  return _read_file(path, split, read, 'prompts', max_dropped)
+  def read_trees(messages):
+    for message in messages:
+      if message.role == 'user':
+        yield PromptOnly(message.thread(), message.where), _chain(message)
+
+  return reading.read_file(
+      path, read, 'prompts', split=split, max_dropped=max_dropped,
+      on_bad_record=on_bad_record, read_trees=read_trees)
 
 
-def summarize_dropped(dropped: Iterable[tuple[str, str]]) -> str:
-  """'dropped 5: 4 empty response (lines 87, 517, 9, ...), 1 prompts differ'."""
-  by_reason = collections.defaultdict(list)
-  for reason, where in dropped:
-    by_reason[reason].append(where.rpartition(':')[2])
-  parts = []
-  for reason, lines in by_reason.items():
-    count = f'{len(lines):,} ' if len(by_reason) > 1 else ''
-    more = ', ...' if len(lines) > 3 else ''
-    word = 'line' if len(lines) == 1 else 'lines'
-    parts.append(f"{count}{reason} ({word} {', '.join(lines[:3])}{more})")
-  total = sum(len(lines) for lines in by_reason.values())
-  return f"dropped {total:,}: {', '.join(parts)}"
-
-
-def _read_file(
+def documents(
     path: str | os.PathLike[str],
-    split: str,
-    read: Callable[[dict[str, Any], Format, str], Iterator[Any]],
-    noun: str,
-    max_dropped: float,
-) -> tuple[list[Any], Reading]:
-  """Reads every row, and holds the dropped ones against the limit."""
-  if not 0 <= max_dropped <= 1:
-    raise types.InputError(
-        f'max_dropped={max_dropped} is not a share; use a number from 0 to 1.'
-    )
-  items, dropped, format_, first, num_rows = [], [], None, None, 0
-  for line, record in _read_records(path, split):
-    where = f'{path}:{line}'
-    format_ = format_ or sniff(record, where)
-    num_rows += 1
-    try:
-      items.extend(read(record, format_, where))
-    except rows.Unusable as row:
-      dropped.append((row.reason, where))
-      first = first or row
-  if len(dropped) > max_dropped * num_rows:
-    raise types.InputError(
-        f'{dropped[0][1]}: {first.detail}; {len(dropped):,} of {num_rows:,}'
-        f' rows would be dropped, more than max_dropped={max_dropped:g} of'
-        ' them; repair the rows, or pass a larger --max-dropped.'
-    )
-  if not items:
-    raise types.InputError(
-        f'{path}: all {num_rows:,} rows were dropped; give at least one that'
-        ' has text.'
-    )
-  return items, Reading(str(path), format_, noun, len(items), tuple(dropped))
+    *,
+    split: str = 'train',
+    max_dropped: float = 0.01,
+    on_bad_record: OnBadRecord = 'error',
+) -> tuple[list[Document], Reading]:
+  """The texts of a file of texts, for `tokenize_documents`."""
+
+  def read(record, format_, where, repairs):
+    if format_ != Format.TEXT:
+      raise rows.wrong_shape(where, format_, "field 'text' alone")
+    yield Document(rows.read_document(record, where), where)
+
+  return reading.read_file(
+      path, read, 'documents', split=split, max_dropped=max_dropped,
+      on_bad_record=on_bad_record)
 
 
-def _read_records(
-    path: str | os.PathLike[str],
-    split: str,
-    on_error: records.OnError | None = None,
-) -> Iterator[tuple[int, dict[str, Any]]]:
-  return files.read_records(path, split, on_error)
+def _read_pair(record, format_: Format, where: str):
+  """(prompt, chosen, rejected), whose scores, if any, say the same."""
+  if format_ not in shapes.PREFERENCES:
+    raise rows.wrong_shape(where, format_, "fields 'chosen' and 'rejected'")
+  pair = rows.read_pair(record, format_, where)
+  judged.check_scores(record, where)
+  return pair
+
+
+def _chain(message: trees.Message) -> list[trees.Message]:
+  """The messages of the thread that ends with this one."""
+  chain = []
+  while message is not None:
+    chain.append(message)
+    message = message.parent
+  return chain
+
+
+def _ranked_replies(messages):
+  """(message, ranking of the replies to it, these) where two or more differ."""
+  for message in messages:
+    replies = trees.ranked_replies(message)
+    ranked = judged.merge_equal(judged.Ranked(
+        message.thread(), tuple(reply.text for reply in replies),
+        tuple(reply.rank for reply in replies)))
+    if len(set(ranked.ranks)) > 1:
+      yield message, ranked, replies

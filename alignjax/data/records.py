@@ -22,14 +22,18 @@ import zlib
 
 from alignjax import types
 from alignjax.data import elements
+from alignjax.data import rules
 
-OnError = Callable[[types.InputError], None]
+BadRecord = rules.BadRecord
+OnError = Callable[[BadRecord], None]
+Record = dict[str, Any]
 
 MAX_BYTES = 16 * 2**20  # Of one record's JSON.
 
 _BOM = b'\xef\xbb\xbf'
 _GZIP_MAGIC = b'\x1f\x8b'
 _SHOWN = 40  # Characters of a bad value that an error shows.
+_NAMES = 8   # Fields that an error lists.
 _CHUNK = 2**20  # Bytes read at once of a line that is too long to keep.
 _COUNTED = 16  # A line is measured up to this many times the limit.
 
@@ -83,7 +87,7 @@ def read_jsonl(
           continue
         is_empty = False
         record = _parse(line, where, 'line')
-      except types.InputError as error:
+      except BadRecord as error:
         is_empty = False
         if on_error is None:
           raise
@@ -125,7 +129,7 @@ def read_json_array(
       for number, element in enumerate(elements.split(file, max_bytes), 1):
         try:
           record = _parse(element, f'{path}:{number}', 'element')
-        except types.InputError as error:
+        except BadRecord as error:
           if on_error is None:
             raise
           on_error(error)
@@ -146,6 +150,8 @@ def first_bytes(path: pathlib.Path, size: int) -> tuple[bytes, bool]:
 
 def show(value: Any) -> str:
   """A value as an error shows it: as JSON would write it, on one line."""
+  if isinstance(value, str):
+    value = value[: _SHOWN + 1]  # Not all of a book to show its start.
   try:
     text = json.dumps(value, ensure_ascii=False)
   except (TypeError, ValueError):
@@ -155,8 +161,18 @@ def show(value: Any) -> str:
   return _shorten(text)
 
 
+def show_names(record: Record) -> str:
+  """The names of a record's fields, the first few."""
+  return ', '.join(
+      _shorten(repr(name)) for name in list(record)[:_NAMES]) or 'none'
+
+
 def _shorten(text: str) -> str:
-  return text if len(text) <= _SHOWN else text[:_SHOWN] + '...'
+  """The text's start, with nothing that ends a line or is no character."""
+  cut = text if len(text) <= _SHOWN else text[:_SHOWN] + '...'
+  return ''.join(
+      c if c.isprintable() else c.encode('unicode_escape').decode()
+      for c in cut)
 
 
 def _open(path: pathlib.Path) -> BinaryIO:
@@ -220,7 +236,8 @@ def _refuse_long(
     piece = file.readline(_CHUNK)
     size += len(piece.rstrip(b'\r\n'))
     is_over = not piece or piece.endswith(b'\n')
-  raise types.InputError(
+  raise BadRecord(
+      'long line',
       f'{where}: the line has {"" if is_over else "more than "}{size:,} bytes,'
       f' more than the limit of {max_bytes:,}; check that each line is one'
       ' record, and remove or split this one.'
@@ -232,23 +249,26 @@ class _RefusedError(ValueError):
 
 
 def _parse(line: bytes, where: str, unit: str) -> dict[str, Any]:
-  """The object of a line's or an element's bytes; InputError if it is none."""
+  """The object of a line's or an element's bytes; BadRecord if it is none."""
   try:
     text = line.decode('utf-8')
   except UnicodeDecodeError as error:
-    raise types.InputError(
+    raise BadRecord(
+        'not UTF-8',
         f'{where}: byte {error.start + 1} of the {unit}'
         f' (0x{line[error.start]:02x}) is not UTF-8; save the file as UTF-8.'
     ) from error
   try:
     value = _DECODER.decode(text)
   except (ValueError, RecursionError) as error:
-    raise types.InputError(
+    raise BadRecord(
+        'not JSON',
         f'{where}: {_shorten(repr(text.strip()))} is not JSON'
         f' ({_reason(error)}); each {unit} must be one JSON object.'
     ) from error
   if not isinstance(value, dict):
-    raise types.InputError(
+    raise BadRecord(
+        'wrong type',
         f'{where}: {show(value)} is not a JSON object; each {unit} must be one,'
         ' such as {"prompt": "...", "response": "..."}.'
     )
@@ -304,12 +324,14 @@ def _check_unicode(record: dict[str, Any], where: str):
     try:
       json.dumps({field: value}, ensure_ascii=False).encode('utf-8')
     except RecursionError as error:
-      raise types.InputError(
+      raise BadRecord(
+          'not JSON',
           f'{where}: field {show(field)} is nested too deeply; make it flatter.'
       ) from error
     except UnicodeEncodeError as error:
       half = ord(error.object[error.start])
-      raise types.InputError(
+      raise BadRecord(
+          'half a character',
           f'{where}: field {show(field)} holds half a surrogate pair'
           f' (\\u{half:04x}), which is no character; write the whole character'
           ' or \\ufffd.'

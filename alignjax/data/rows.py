@@ -2,12 +2,14 @@
 
 from typing import Any
 
-from alignjax import types
 from alignjax.data import chat
 from alignjax.data import records
+from alignjax.data import rules
 from alignjax.data import shapes
 
 Format = shapes.Format
+BadRecord = rules.BadRecord
+Unusable = rules.Unusable
 
 # Where a shape keeps its response, if not under 'response'.
 _RESPONSE_FIELDS = {
@@ -16,15 +18,6 @@ _RESPONSE_FIELDS = {
     Format.ALPACA: 'output',
     Format.QUESTION: 'answer',
 }
-
-
-class Unusable(Exception):
-  """A well-formed row that teaches nothing, with what to tell of it."""
-
-  def __init__(self, reason: str, detail: str):
-    super().__init__(reason)
-    self.reason = reason
-    self.detail = detail  # Field, value and rule, as a clause.
 
 
 def read_pair(
@@ -48,62 +41,20 @@ def read_pair(
   return due, chosen, rejected
 
 
-def read_strength(record: dict[str, Any], where: str) -> int:
-  """How much better the chosen response is, 0 to 3; 0 where nothing is said."""
-  strength = record.get('strength')
-  if strength is None:
-    return 0
-  if isinstance(strength, bool) or strength not in (0, 1, 2, 3):
-    raise types.InputError(
-        f"{where}: field 'strength' is {records.show(strength)}; it must be 3"
-        ' (significantly better), 2, 1 or 0 (negligibly, or unsure); rewrite'
-        ' it.'
-    )
-  return int(strength)
-
-
-def read_ranking(
-    record: dict[str, Any], where: str
-) -> tuple[chat.Prompt, tuple[str, ...], tuple[int, ...]]:
-  """(prompt, responses, ranks) of a record of ranked responses."""
-  prompt = read_prompt(record, Format.RANKING, where)
-  responses = read_field(record, 'responses', where)
-  ranks = read_field(record, 'ranks', where)
-  if not isinstance(responses, list) or not all(
-      isinstance(text, str) for text in responses) or len(responses) < 2:
-    raise types.InputError(
-        f"{where}: field 'responses' is {records.show(responses)}; it must be a"
-        ' list of two texts or more; rewrite it.'
-    )
-  if not isinstance(ranks, list) or len(ranks) != len(responses) or not all(
-      isinstance(rank, int) and not isinstance(rank, bool) and rank >= 0
-      for rank in ranks):
-    raise types.InputError(
-        f"{where}: field 'ranks' is {records.show(ranks)}; it must be a list of"
-        f' {len(responses)} whole numbers, one per response, 0 for the best.'
-    )
-  for i, text in enumerate(responses):
-    _filled_response(text, f'responses[{i}]')
-  if len(set(ranks)) < 2:
-    raise Unusable(
-        'all tied',
-        f"field 'ranks' is {records.show(ranks)}, all equal; one response must"
-        ' be better than another',
-    )
-  return prompt, tuple(responses), tuple(ranks)
-
-
 def read_side(
     record: dict[str, Any], side: str, format_: Format, where: str
 ) -> tuple[chat.Prompt, str]:
   """(prompt, response) of one side of a preference record."""
-  if format_ == Format.PREFERENCE:
+  if format_ == Format.IMPLICIT:
+    prompt = _common_prompt(record, where)
+    response = read_text(record, side, where)[len(prompt):]
+  elif format_ == Format.PREFERENCE:
     prompt = read_prompt(record, format_, where)
-    response = _text(record, side, where)
+    response = read_text(record, side, where)
   else:
     turns = _turns(record, side, format_, where)
     prompt, response = chat.split_response(turns, side, where)
-  return _filled_prompt(prompt, side), _filled_response(response, side)
+  return _filled_prompt(prompt, side), filled_response(response, side)
 
 
 def read_response(
@@ -111,25 +62,27 @@ def read_response(
 ) -> tuple[chat.Prompt, str]:
   """(prompt, response) of a record that holds one response."""
   match format_:
-    case Format.PROMPT | Format.RANKING:
+    case Format.PROMPT | Format.RANKING | Format.TEXT:
       raise wrong_shape(where, format_, "field 'response'")
-    case Format.MESSAGES | Format.SHAREGPT:
-      field = format_.value
-      turns = _messages(record, field, where)
+    case Format.MESSAGES | Format.SHAREGPT | Format.ULTRACHAT:
+      field = 'data' if format_ == Format.ULTRACHAT else format_.value
+      turns = _conversation(record, format_, field, where)
       prompt, response = chat.split_response(turns, field, where)
     case Format.SELF_INSTRUCT:
       field = 'instances[0].output'
       prompt = read_prompt(record, format_, where)
-      response = _text(_instance(record, where), 'output', where, shown=field)
+      response = check_text(
+          read_field(_instance(record, where), 'output', where), field, where)
     case _:
       field = _RESPONSE_FIELDS.get(format_, 'response')
       prompt = read_prompt(record, format_, where)
-      if isinstance(read_field(record, field, where), list):
+      response = read_field(record, field, where)
+      if isinstance(response, list):
         turns = as_turns(prompt) + _messages(record, field, where)
         prompt, response = chat.split_response(turns, field, where)
       else:
-        response = _text(record, field, where)
-  return _filled_prompt(prompt, field), _filled_response(response, field)
+        response = read_text(record, field, where)
+  return _filled_prompt(prompt, field), filled_response(response, field)
 
 
 def read_prompt(
@@ -141,41 +94,72 @@ def read_prompt(
       field = 'chosen'
       turns = _turns(record, field, format_, where)
       prompt = chat.drop_response(turns, field, where)
-    case Format.MESSAGES | Format.SHAREGPT:
-      field = format_.value
-      prompt = chat.drop_response(
-          _messages(record, field, where), field, where
-      )
+    case Format.IMPLICIT:
+      field = 'chosen'
+      prompt = _common_prompt(record, where)
+    case Format.MESSAGES | Format.SHAREGPT | Format.ULTRACHAT:
+      field = 'data' if format_ == Format.ULTRACHAT else format_.value
+      turns = _conversation(record, format_, field, where)
+      prompt = chat.drop_response(turns, field, where)
     case Format.ALPACA | Format.DOLLY | Format.SELF_INSTRUCT:
       field = 'instruction'
       prompt = _instruction(record, format_, where)
+    case Format.ULTRAFEEDBACK:
+      field = 'instruction'
+      prompt = read_text(record, field, where)
     case Format.QUESTION:
       field = 'question'
-      prompt = _text(record, field, where)
+      prompt = read_text(record, field, where)
+    case Format.TEXT:
+      raise wrong_shape(where, format_, "field 'prompt'")
     case _:
       field = 'prompt'
       prompt = _prompt_field(record, where)
   return _filled_prompt(prompt, field)
 
 
+def read_document(record: dict[str, Any], where: str) -> str:
+  """The text of a record that is nothing else."""
+  text = read_text(record, 'text', where)
+  if not text.strip():
+    raise Unusable(
+        'empty response',
+        f"field 'text' is {records.show(text)}; a document needs text",
+    )
+  return text
+
+
 def read_field(record: dict[str, Any], field: str, where: str) -> Any:
   """A field of any type, which must be there."""
   if field not in record:
-    names = ', '.join(repr(name) for name in list(record)[:8]) or 'none'
-    raise types.InputError(
-        f"{where}: field '{field}' is missing (fields: {names}); every row must"
-        " have the fields of the file's first; add it."
+    raise BadRecord(
+        'missing field',
+        f"{where}: field '{field}' is missing (fields:"
+        f' {records.show_names(record)}); every row must have the fields of the'
+        " file's first; add it.",
     )
   return record[field]
 
 
-class WrongShape(types.InputError):
-  """The rows are fine, and of a shape that the reader cannot use."""
+def read_text(record: dict[str, Any], field: str, where: str) -> str:
+  """A field of text, which must be there."""
+  return check_text(read_field(record, field, where), field, where)
 
 
-def wrong_shape(where: str, format_: Format, need: str) -> WrongShape:
+def check_text(value: Any, field: str, where: str) -> str:
+  """The value of a field, which must be text."""
+  if not isinstance(value, str):
+    raise BadRecord(
+        'wrong type',
+        f"{where}: field '{field}' is {records.show(value)}; it must be text;"
+        ' write it, or take the row out.',
+    )
+  return value
+
+
+def wrong_shape(where: str, format_: Format, need: str) -> rules.WrongShape:
   """The error for a file of a shape that a reader cannot use."""
-  return WrongShape(
+  return rules.WrongShape(
       f"{where}: the rows are of the shape '{format_.value}', which has no"
       f' {need}; this run needs that; give another file.'
   )
@@ -188,15 +172,26 @@ def as_turns(prompt: chat.Prompt) -> tuple[chat.Message, ...]:
   return prompt
 
 
+def filled_response(response: str, field: str) -> str:
+  """The response, which must say something."""
+  if not response.strip():
+    raise Unusable(
+        'empty response',
+        f"field '{field}' has an empty response ({records.show(response)}); a"
+        ' response needs text',
+    )
+  return response
+
+
 def _turns(
     record: dict[str, Any], side: str, format_: Format, where: str
 ) -> tuple[chat.Message, ...]:
   """All turns that `chosen` or `rejected` stands for, the prompt included."""
   if format_ == Format.HH:
-    text = _text(record, side, where)
+    text = read_text(record, side, where)
     return chat.transcript_to_messages(text, side, where)
   turns = _messages(record, side, where)
-  if 'prompt' not in record:
+  if record.get('prompt') is None:
     return turns
   prompt = _prompt_field(record, where)
   if isinstance(prompt, str):
@@ -211,6 +206,14 @@ def _turns(
   return turns if turns[: len(prompt)] == prompt else prompt + turns
 
 
+def _conversation(
+    record: dict[str, Any], format_: Format, field: str, where: str
+) -> tuple[chat.Message, ...]:
+  if format_ == Format.ULTRACHAT:
+    return chat.read_turns(read_field(record, field, where), field, where)
+  return _messages(record, field, where)
+
+
 def _messages(
     record: dict[str, Any], field: str, where: str
 ) -> tuple[chat.Message, ...]:
@@ -220,56 +223,61 @@ def _messages(
 def _prompt_field(record: dict[str, Any], where: str) -> chat.Prompt:
   """The field 'prompt', as text or as messages."""
   if not isinstance(read_field(record, 'prompt', where), list):
-    return _text(record, 'prompt', where)
+    return read_text(record, 'prompt', where)
   messages = _messages(record, 'prompt', where)
   chat.check_user_turn(messages, 'prompt', where)
   return messages
 
 
+def _common_prompt(record: dict[str, Any], where: str) -> str:
+  """What both sides begin with, in whole words.
+
+  TRL cuts where the first character differs; a word that both begin alike
+  would be torn, and its end tokenized as no text has it.
+  """
+  chosen, rejected = (
+      read_text(record, side, where) for side in ('chosen', 'rejected'))
+  end = 0
+  for a, b in zip(chosen, rejected, strict=False):
+    if a != b:
+      break
+    end += 1
+  while end and not (
+      _ends_word(chosen, end) and _ends_word(rejected, end)):
+    end -= 1
+  # The space before a word belongs to it, as it does to tokenizers.
+  return chosen[:end].rstrip()
+
+
+def _ends_word(text: str, end: int) -> bool:
+  """Whether no word goes on over this place."""
+  return end == len(text) or text[end].isspace() or text[end - 1].isspace()
+
+
 def _instruction(record: dict[str, Any], format_: Format, where: str) -> str:
   """An instruction, and below it the input that it is about, if any."""
-  instruction = _text(record, 'instruction', where)
+  instruction = read_text(record, 'instruction', where)
   holder, field = record, 'input'
   if format_ == Format.DOLLY:
     field = 'context'
   elif format_ == Format.SELF_INSTRUCT:
     holder = _instance(record, where)
-  # Files without any input leave the field out.
-  about = _text(holder, field, where) if field in holder else ''
+  # Files without any input leave the field out, or null.
+  about = '' if holder.get(field) is None else read_text(holder, field, where)
   return f'{instruction}\n\n{about}' if about.strip() else instruction
 
 
 def _instance(record: dict[str, Any], where: str) -> dict[str, Any]:
-  """The first instance of a self-instruct task."""
+  """The first instance of a self-instruct task, which must have some."""
   value = read_field(record, 'instances', where)
-  if isinstance(value, list) and value and isinstance(value[0], dict):
+  if isinstance(value, list) and value and all(
+      isinstance(instance, dict) for instance in value):
     return value[0]
-  raise types.InputError(
+  raise BadRecord(
+      'wrong type',
       f"{where}: field 'instances' is {records.show(value)}; it must be a list"
-      " of objects with 'input' and 'output'; add one."
+      " of objects with 'input' and 'output'; add one.",
   )
-
-
-def _text(
-    record: dict[str, Any], field: str, where: str, *, shown: str = ''
-) -> str:
-  value = read_field(record, field, where)
-  if not isinstance(value, str):
-    raise types.InputError(
-        f"{where}: field '{shown or field}' is {records.show(value)}; it must"
-        ' be text; write it, or take the row out.'
-    )
-  return value
-
-
-def _filled_response(response: str, field: str) -> str:
-  if not response.strip():
-    raise Unusable(
-        'empty response',
-        f"field '{field}' has an empty response ({records.show(response)}); a"
-        ' response needs text',
-    )
-  return response
 
 
 def _filled_prompt(prompt: chat.Prompt, field: str) -> chat.Prompt:

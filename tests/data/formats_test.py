@@ -147,7 +147,8 @@ def test_labels_are_read(write, label):
   assert reading.format == Format.LABELED_COMPLETION
 
 
-@pytest.mark.parametrize('label', ['true', None, 2, 1.0, [True]])
+@pytest.mark.parametrize('label', [
+    'yes', '1', '', None, 2, 1.0, [True]])
 def test_other_labels_are_refused(write, label):
   path = write([{'prompt': 'q', 'response': 'r', 'label': label}])
   message = error_of(formats.unpaired, path)
@@ -175,7 +176,9 @@ def test_rankings_are_read_with_their_ties(write, prompt):
       formats.Ranking(due, ('a', 'b', 'c'), (1, 0, 1), f'{path}:1'),
       formats.Ranking('q', ('a', 'b'), (7, 3), f'{path}:2')]
   assert reading.format == Format.RANKING
-  assert str(reading) == '2 rankings from rows.jsonl (prompt/responses/ranks)'
+  more = '' if prompt == 'q' else ', conversational'
+  assert str(reading) == (
+      f'2 rankings from rows.jsonl (prompt/responses/ranks{more})')
   assert formats.prompts(path)[0][0] == formats.PromptOnly(due, f'{path}:1')
 
 
@@ -359,8 +362,7 @@ def test_unknown_fields_are_refused_with_what_is_known(write):
          "no fields 'chosen' and 'rejected'"),
         ('demonstrations', {'prompt': 'q'}, "no field 'response'"),
         ('unpaired', {'prompt': 'q', 'response': 'r'}, "no field 'label'"),
-        ('demonstrations', ranked(), "no field 'response'"),
-        ('preferences', ranked(), "no fields 'chosen' and 'rejected'"),
+        ('unpaired', ranked(), "no field 'label'"),
         ('rankings', {'prompt': 'q', 'response': 'r'},
          "no fields 'responses' and 'ranks'"),
         ('demonstrations', {'prompt': 'q', 'response': 'r', 'label': True},

@@ -176,7 +176,7 @@ def test_a_large_array_is_read_a_piece_at_a_time(write):
         (b'[{"a": 1}, ]', 2, 'no element before the ]'),
         (b'[{"a": 1}, , {"a": 2}]', 2, 'no element before the ,'),
         (b'[,]', 1, 'no element before the ,'),
-        (b'[{"a": 1}] {"a": 2}', 1, 'after the array comes'),
+        (b'[{"a": 1}] {"a": 2}', 1, 'the JSON array is followed by'),
         (b'[{"a": 1}}', 1, 'a bracket } closes what none opened'),
         (b'[{"a": 1} {"a": 2}]', 1, 'is not JSON (Extra data'),
         (b'[{"a": 1}, 7]', 2, '7 is not a JSON object; each element'),

@@ -1,0 +1,71 @@
+"""The flags that experiments share, as frozen dataclasses.
+
+Their comments are what `--help` says.
+"""
+
+import dataclasses
+from typing import Annotated, Literal
+
+import tyro
+
+from alignjax import data
+from alignjax.models import lora
+
+# Types of `num_steps`, which has shorter names on the command line.
+Steps = Annotated[int | None, tyro.conf.arg(aliases=['--steps'])]
+Iterations = Annotated[
+    int | None, tyro.conf.arg(aliases=['--steps', '--iterations'])]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+  """The flags that every experiment has."""
+
+  workdir: str           # Folder of this run; made if absent.
+  model: str = 'testbed'  # 'testbed', or a Hugging Face folder to start from.
+  # 'testbed', or a file or folder of records: .jsonl, .json, .parquet, .gz
+  # of these, a Hugging Face dataset on disk, or a TFDS one.
+  data: str = 'testbed'
+  split: str = 'train'   # Which split, where --data is a folder of several.
+  resume: bool = False   # Go on where the run in --workdir stopped.
+  seed: int = 0          # Of the data order, the samples and new weights.
+  mesh: str = 'data:-1'  # Devices by axis: data, fsdp, tensor; -1: the rest.
+  save_every: int = 0    # Steps between checkpoints; 0: four in a run.
+  # What to do with prompts that leave no room: drop and count up to a quarter
+  # of the file (auto), refuse the file, drop all, or cut them on the left.
+  long_prompts: Literal['auto', 'error', 'drop', 'left'] = 'auto'
+  max_dropped: float = 0.01  # Share of a file's rows that may be unusable.
+  # What to do with a row that is not what its file is: stop, or drop and count
+  # it by the name of the rule, up to --max-dropped.
+  on_bad_record: Literal['error', 'skip'] = 'error'
+  # What to do with rows that say again, or the contrary of, what another says.
+  duplicates: Literal['keep', 'drop'] = 'keep'
+  plain: bool = False    # Leave the folder's chat template out.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdapterConfig(RunConfig):
+  """The flags of scripts that can train adapters instead of all weights."""
+
+  lora_rank: int = 0  # Rank of LoRA adapters; 0 trains all weights.
+  lora_alpha: float = 32.0  # Adapters count alpha / rank times.
+  # The projections that have adapters.
+  lora_targets: tuple[
+      Literal['query', 'key', 'value', 'out', 'gate', 'up', 'down'],
+      ...] = lora.TARGETS
+  lora_rank_stabilised: bool = False  # alpha / √rank times instead.
+  # Bits of the frozen base's matrices, under adapters: 8, or 4.
+  quantize: Literal['none', 'int8', 'nf4'] = 'none'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BatchConfig(AdapterConfig):
+  """The flags of scripts that train on the responses of a file."""
+
+  num_microbatches: int = 1  # Parts of a batch, to save memory.
+  # What the model reads: a row for each response (padded); rows that several
+  # share (packed); or each prompt once, with all its responses behind it
+  # (branched). The results are the same. The more of what is padded is not
+  # real, which a run says as it starts, the more the others save; they compile
+  # a few shapes instead of one, and branched rows may be longer.
+  layout: data.Layout = 'padded'

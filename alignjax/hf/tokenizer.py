@@ -25,6 +25,7 @@ from alignjax.hf import turns
 from alignjax.types import InputError
 
 Prompt = str | Sequence[chat.Message]
+FILES = tokenizer_files.FILES  # All that a tokenizer may have in a folder.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,7 +211,7 @@ class Tokenizer:
       hf_files.write_bytes(
           pathlib.Path(folder) / name,
           content if isinstance(content, bytes) else content.encode())
-    for name in set(tokenizer_files.FILES) - {name for name, _ in self.files}:
+    for name in set(FILES) - {name for name, _ in self.files}:
       (pathlib.Path(folder) / name).unlink(missing_ok=True)
 
   def with_distinct_pad(self) -> 'Tokenizer':

@@ -14,6 +14,7 @@ from alignjax.commands import marks
 from alignjax.commands import models
 from alignjax.data import rows as data_rows
 from alignjax.data import rules as data_rules
+from alignjax.data import shapes
 from alignjax.types import InputError
 
 Facts = dict[str, Any]  # What JSON can hold.
@@ -86,10 +87,15 @@ def read(path: str | os.PathLike, split: str) -> tuple[Kind, list, Any]:
   for kind in _KINDS:
     try:
       # Everything may be dropped here: this is where one looks why.
-      return kind, *kind.read(path, split=split, max_dropped=1.0)
+      items, reading = kind.read(path, split=split, max_dropped=1.0)
     except data_rules.WrongShape:
       continue
-  raise AssertionError('prompts are read from every shape')
+    if kind.name == 'preference pairs' and reading.format in shapes.RANKINGS:
+      continue  # Pairs of them can be had, but K ranked is what they are.
+    return kind, items, reading
+  raise InputError(
+      f'{path}: the rows hold texts alone, which only pretraining reads; there '
+      'is nothing to show of prompts and responses')
 
 
 def describe_data(

@@ -239,5 +239,4 @@ def test_three_hundred_broken_records_and_not_one_passes_unsaid(
   assert tally['records'] >= NUM_RECORDS
   # Each outcome is common, or the test would show little.
   for outcome in ('message', 'dropped', 'read', 'skip: dropped'):
-    assert tally[outcome] >= NUM_RECORDS // 20, tally
-  print(dict(tally))
+    assert tally[outcome] >= NUM_RECORDS // 30, tally

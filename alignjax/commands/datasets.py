@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 import dataclasses
+import functools
 import os
 from typing import Any, NamedTuple
 
@@ -76,6 +77,10 @@ class _Remembering:
     return self._get(('response', response), lambda: (
         self._tokenizer.response_tokens(response)))
 
+  def conversation_tokens(self, messages, *, add_generation_prompt=False):
+    return self._tokenizer.conversation_tokens(
+        messages, add_generation_prompt=add_generation_prompt)
+
   def _get(self, key, make) -> list[int]:
     if key not in self._known:
       self._known[key] = np.asarray(make(), np.int32)
@@ -100,7 +105,7 @@ def read(path: str | os.PathLike, split: str) -> tuple[Kind, list, Any]:
 
 def describe_data(
     path: str | os.PathLike, *, split: str, tokenizer: hf.Tokenizer | None,
-    max_length: int | None, plain: bool, row: int | None,
+    max_length: int | None, plain: bool, turns: data.Turns, row: int | None,
 ) -> Facts:
   """Facts of a file, or of a folder that a TFDS builder wrote.
 
@@ -110,9 +115,15 @@ def describe_data(
     tokenizer: counts in its tokens; None counts characters and words.
     max_length: tokens that a row may have; needs a tokenizer.
     plain: leave the chat template out.
+    turns: which of the assistant's turns bear loss in demonstrations.
     row: the line to show; None shows the first that is kept.
   """
   kind, items, reading = read(path, split)
+  if kind.tokenize is data.tokenize_demonstrations and tokenizer:
+    # A transcript ends no turn but its last.
+    turns = turns if tokenizer.chat_template and not plain else 'last'
+    kind = kind._replace(
+        tokenize=functools.partial(kind.tokenize, turns=turns))
   num_rows = len({item.where for item in items}) + len(reading.dropped)
   facts: Facts = {
       'kind': kind.name, 'path': str(path), 'schema': reading.format.value,

@@ -12,12 +12,14 @@ import rich.console
 import tyro
 
 from alignjax import checkpoints
+from alignjax import data
 from alignjax import hf
 from alignjax import metrics
 from alignjax.commands import datasets
 from alignjax.commands import models
 from alignjax.commands import opening
 from alignjax.commands import text
+from alignjax.data import files as data_files
 from alignjax.hf import files as hf_files
 from alignjax.types import InputError
 
@@ -29,10 +31,10 @@ class Inspect:
   """Says what a model folder or a file of rows holds.
 
   A model folder: its architecture, parameters, dtypes, tokenizer, special
-  tokens and chat template; weights are not read. A file of rows, or a folder
-  that a TFDS builder wrote: the schema that was seen, counts, lengths, what
-  would be dropped or cut and why, and one row as training sees it, with the
-  tokens that bear loss in colour, or in [[...]]. A run's workdir: how it ended.
+  tokens and chat template; weights are not read. A file or a folder of rows:
+  the schema that was seen, counts, lengths, what would be dropped or cut and
+  why, and one row as training sees it, with the tokens that bear loss in
+  colour, or in [[...]]. A run's workdir: how it ended.
   """
 
   # Folder or file.
@@ -40,8 +42,11 @@ class Inspect:
       tyro.conf.Positional[str], tyro.conf.arg(metavar='TARGET')]
   model: str | None = None  # Folder whose tokenizer counts a file's tokens.
   max_length: int | None = None  # Longest row in tokens; needs --model.
+  # What bears loss in demonstrations: all of the assistant's turns, as in SFT,
+  # or the last one.
+  turns: data.Turns = 'all'
   row: int | None = None  # Line of the row to show; without it, the first kept.
-  split: str = 'train'  # Of a TFDS folder.
+  split: str = 'train'  # Of a folder of rows.
   max_dropped: float = 0.01  # Share of rows that a run lets go; above, a note.
   plain: bool = False  # Leave the folder's chat template out.
   color: bool = True  # Colours, where the output is a terminal.
@@ -64,29 +69,37 @@ def _describe(cfg: Inspect, target: pathlib.Path) -> Facts:
   """Facts of whatever the target is."""
   if not target.exists():
     raise InputError(f'{cfg.target} is not there; give a model folder, a '
-                     'workdir, or a .jsonl or .jsonl.gz file of rows')
-  if target.is_file() or (target / 'dataset_info.json').is_file():
-    return _describe_data(cfg, target)
+                     'workdir, or a file or a folder of rows')
+  kind = opening.kind_of(target) if target.is_dir() else None
+  if kind is None:
+    try:
+      return _describe_data(cfg, target)
+    except data_files.NoDataError:
+      raise _nothing(cfg, target) from None
   for flag in ('model', 'max_length', 'row'):
     if getattr(cfg, flag) is not None:
       raise InputError(f'--{flag.replace("_", "-")} is for files of rows, and '
                        f'{cfg.target} is none; leave it out')
-  match opening.kind_of(target):
-    case 'hf' | 'orbax':
-      return models.describe_model(target)
+  match kind:
     case 'adapter':
       return models.describe_adapter(target)
     case 'run':
       return _describe_run(target)
+    case _:
+      return models.describe_model(target)
+
+
+def _nothing(cfg: Inspect, target: pathlib.Path) -> InputError:
+  """The error for a folder of no known kind, with those below it that are."""
   inside = [str(path.parent) for name in (
       'config.json', 'adapter_config.json', 'dataset_info.json')
             for depth in ('*', '*/*', '*/*/*')
             for path in sorted(target.glob(f'{depth}/{name}'))[:3]]
   near = f'did you mean {", ".join(inside[:3])}? ' if inside else ''
-  raise InputError(
+  return InputError(
       f'{cfg.target} holds no model and no rows (found '
       f'{hf_files.listing(target)}); {near}give a folder with a config.json, '
-      'or a .jsonl file')
+      'or a file of rows')
 
 
 def _describe_data(cfg: Inspect, target: pathlib.Path) -> Facts:
@@ -104,7 +117,8 @@ def _describe_data(cfg: Inspect, target: pathlib.Path) -> Facts:
   tokenizer = None if cfg.model is None else hf.load_tokenizer(cfg.model)
   facts = datasets.describe_data(
       cfg.target, split=cfg.split, tokenizer=tokenizer,
-      max_length=cfg.max_length, plain=cfg.plain, row=cfg.row)
+      max_length=cfg.max_length, plain=cfg.plain, turns=cfg.turns,
+      row=cfg.row)
   num_dropped = sum(reason['count'] for reason in facts['dropped'])
   if num_dropped > cfg.max_dropped * facts['rows']:
     facts['refused'] = (

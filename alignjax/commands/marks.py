@@ -45,11 +45,11 @@ def loss_mask(
     row: data.TokenizedResponse | data.TokenizedPrompt
 ) -> np.ndarray:
   """[T] bool: the tokens that bear loss."""
-  mask = getattr(row, 'loss_mask', None)
-  if mask is not None:
-    return np.asarray(mask, bool)
-  start = getattr(row, 'prompt_length', len(row.tokens))  # A prompt bears none.
-  return np.arange(len(row.tokens)) >= start
+  if isinstance(row, data.TokenizedPrompt):
+    return np.zeros(len(row.tokens), bool)
+  if row.loss_mask is not None:
+    return row.loss_mask
+  return np.arange(len(row.tokens)) >= row.prompt_length
 
 
 def _text(

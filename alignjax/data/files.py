@@ -36,6 +36,10 @@ _KNOWN = (
 )
 
 
+class NoDataError(types.InputError):
+  """The folder is of no kind that holds records."""
+
+
 def read_records(
     path: str | os.PathLike[str],
     split: str = 'train',
@@ -79,8 +83,7 @@ def read_records(
 
     yield from tfds.read_tfds(path, split)
   else:
-    raise types.InputError(
-        f'{path}: the folder holds no records; give {_KNOWN}.')
+    raise NoDataError(f'{path}: the folder holds no records; give {_KNOWN}.')
 
 
 def each_record(

@@ -168,6 +168,30 @@ def test_folder_of_tfds_is_read_like_a_file(call, tmp_path, capsys):
   assert f'{builder.data_dir}:2' in text and '[[d]]' in text
 
 
+CHAT = {'messages': [
+    {'role': role, 'content': content} for role, content in (
+        ('user', 'a'), ('assistant', 'b'), ('user', 'c'), ('assistant', 'd'))]}
+
+
+def test_turns_that_bear_loss_are_those_of_the_flag(call, folder, tmp_path):
+  path = tiny.write_rows(tmp_path / 'rows.jsonl', [CHAT])
+  args = path, '--model', folder
+  marked = '<s><user>a<assistant>[[ b</s>]]<user> c<assistant>[[ d</s>]]'
+  assert marked in inspect(call, *args)[1]
+  assert marked in inspect(call, *args, '--max-length', 40)[1]
+  last = '<s><user>a<assistant> b</s><user> c<assistant>[[ d</s>]]'
+  assert last in inspect(call, *args, '--turns', 'last')[1]
+  assert '[[ d</s>]]' in inspect(call, *args, '--plain')[1]
+
+
+def test_array_and_folder_by_split_are_read(call, tmp_path):
+  (tmp_path / 'test.json').write_text(json.dumps(PAIRS))
+  facts, _ = inspect(call, tmp_path / 'test.json')
+  assert facts['rows'] == 4
+  assert inspect(call, tmp_path, '--split', 'test')[0]['rows'] == 4
+  tiny.check_refused(call('inspect', tmp_path), "no split 'train'", 'test')
+
+
 # --- What is refused
 
 

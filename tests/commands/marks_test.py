@@ -1,7 +1,5 @@
 """Tokens as text: nothing is lost, and what bears loss is what is marked."""
 
-from typing import NamedTuple
-
 import numpy as np
 import rich.console
 
@@ -11,14 +9,6 @@ from alignjax.commands import models
 from tests.commands import tiny
 
 SPECIAL = models.special_texts(tiny.TOKENIZER)
-
-
-class Masked(NamedTuple):
-  """A row that says itself which of its tokens bear loss."""
-
-  tokens: np.ndarray
-  prompt_length: int
-  loss_mask: np.ndarray | None
 
 
 def pieces_of(row):
@@ -37,13 +27,14 @@ def test_response_and_its_eos_are_marked_and_the_prompt_is_not():
 
 
 def test_each_special_token_is_a_piece():
-  row = Masked(np.array([2, 2, 6]), 3, None)
+  row = data.TokenizedResponse(np.array([2, 2, 6]), 3)
   assert [piece.text for piece in pieces_of(row)][:2] == ['</s>', '</s>']
 
 
 def test_mask_of_the_row_decides_where_there_is_one():
   tokens = np.array([1, 6, 7, 8, 2, 9])
-  row = Masked(tokens, 1, np.array([0, 0, 1, 0, 1, 0], bool))
+  row = data.TokenizedResponse(
+      tokens, 1, loss_mask=np.array([0, 0, 1, 0, 1, 0], bool))
   assert marks.plain(pieces_of(row)) == '<s>a[[ b]] c[[</s>]] d'
   assert marks.plain(pieces_of(row._replace(loss_mask=None))) == (
       '<s>[[a b c</s> d]]')

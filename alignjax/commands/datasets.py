@@ -121,7 +121,7 @@ def describe_data(
   kind, items, reading = read(path, split)
   if kind.tokenize is data.tokenize_demonstrations and tokenizer:
     # A transcript ends no turn but its last.
-    turns = turns if tokenizer.chat_template and not plain else 'last'
+    turns = turns if tokenizer.chat_template else 'last'
     kind = kind._replace(
         tokenize=functools.partial(kind.tokenize, turns=turns))
   num_rows = len({item.where for item in items}) + len(reading.dropped)

@@ -50,13 +50,13 @@ def test_share_of_dropped_rows_that_stops_a_run_is_pointed_out(call, pairs):
 
 
 def test_percentiles_are_lengths_of_the_file(call, tmp_path):
-  rows = [{'prompt': 'a ' * n, 'response': 'b c'} for n in range(1, 101)]
+  rows = [{'prompt': 'a ' * (3 * n), 'response': 'b c'} for n in range(1, 101)]
   path = tiny.write_rows(tmp_path / 'rows.jsonl', rows)
   facts, _ = inspect(call, path)
   assert facts['lengths']['words'] == {
-      'prompt': {'p5': 5, 'p50': 50, 'p95': 95, 'p99': 99, 'max': 100},
+      'prompt': {'p5': 15, 'p50': 150, 'p95': 285, 'p99': 297, 'max': 300},
       'response': dict.fromkeys(('p5', 'p50', 'p95', 'p99', 'max'), 2),
-      'total': {'p5': 7, 'p50': 52, 'p95': 97, 'p99': 101, 'max': 102}}
+      'total': {'p5': 17, 'p50': 152, 'p95': 287, 'p99': 299, 'max': 302}}
   assert facts['lengths']['characters']['response']['max'] == 3
 
 

@@ -1,6 +1,7 @@
 """Models opened without being read."""
 
 import dataclasses
+import json
 import tracemalloc
 
 import jax
@@ -92,6 +93,24 @@ def test_mixed_widths_are_aligned_and_read_by_the_library(tmp_path):
       tensors['model.norm.weight'], params['final_norm'])
   np.testing.assert_array_equal(
       tensors['model.embed_tokens.weight'], narrow['embed'])
+  content = (tmp_path / 'model.safetensors').read_bytes()
+  header = json.loads(content[8:8 + int.from_bytes(content[:8], 'little')])
+  (first,) = [name for name, tensor in header.items()
+              if tensor.get('data_offsets', [None])[0] == 0]
+  assert first == 'model.norm.weight'  # Wide ones first: all are aligned.
+
+
+def test_headers_alone_are_read_where_values_are_not_to_be_checked(tmp_path):
+  make_folder(tmp_path, 'llama')
+  path = tmp_path / 'model.safetensors'
+  tensors = safetensors_numpy.load_file(path)
+  tensors['lm_head.weight'] = tensors['model.embed_tokens.weight'] + 1
+  safetensors_numpy.save_file(tensors, path)
+  with hf.open_model(tmp_path, check_values=False):
+    pass
+  with pytest.raises(InputError, match='differs from the embedding'):
+    with hf.open_model(tmp_path):
+      pass
 
 
 def test_memory_holds_a_tensor_and_not_the_file(tmp_path):

@@ -153,13 +153,17 @@ def program(kind):
 def results(kind, how):
   """What all objectives of a kind give for the batch laid out in some way."""
   batch = batch_of(kind.partition(' ')[0])
-  if how == 'sampled':  # As the rollout does it, on the device.
-    rows = rollout.branch_rows(batch, num_samples=3, prompt_length=PROMPT)
-    batch = types.split_cells(batch.replace(rows=rows))
-  else:
-    cells = 1 if kind.startswith('trajectory') else 2
-    batch = layout.make_layout(how, num_cells=cells, num_samples=3)(batch)
-  return jax.device_get(program(kind)(OBJECTIVES[kind][0], batch))
+  cells = 1 if kind.startswith('trajectory') else 2
+  return jax.device_get(program(kind)(
+      OBJECTIVES[kind][0], laid_out(batch, how, cells)))
+
+
+def laid_out(batch, how, cells=1):
+  """The batch under a layout; 'sampled' is the rollout's, on the device."""
+  if how != 'sampled':
+    return layout.make_layout(how, num_cells=cells, num_samples=3)(batch)
+  return types.split_cells(batch.replace(rows=rollout.branch_rows(
+      batch, num_samples=3, prompt_length=PROMPT)))
 
 
 def assert_same(got, expected):
@@ -180,6 +184,19 @@ def test_losses_metrics_and_gradients_equal_those_of_the_padded_batch(
   assert min(np.abs(g).max() for g in jax.tree.leaves(gradient)) > 1e-3
   for loss, _ in said.values():
     assert loss.weight > 0 and abs(loss.total) > 1e-3
+
+
+def test_every_token_has_the_logprob_of_the_padded_batch():
+  """Prompts' too: no mask stands between the rows and who asks."""
+  batch = trajectory()
+  real = batch.attention_mask & (batch.weight > 0)[:, None]
+  real[:, 1:] &= real[:, :-1]  # A row's first token is behind nothing.
+  logprobs_of = jax.jit(lambda params, rows: scoring.token_logprobs(
+      MODEL, params, batch.tokens, batch.attention_mask, rows=rows))
+  padded = np.asarray(logprobs_of(PARAMS, None))
+  for how in ('packed', 'branched', 'sampled'):
+    got = np.asarray(logprobs_of(PARAMS, laid_out(batch, how).rows))
+    np.testing.assert_allclose(got[real], padded[real], atol=1e-5)
 
 
 @pytest.mark.parametrize('kind', ['demonstrations', 'pairs', 'rankings'])

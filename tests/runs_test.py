@@ -44,6 +44,39 @@ def test_finish_writes_the_summary_that_says_done(workdir):
   assert json.loads(text)['lost'] == ['nan']  # NaN is no JSON.
 
 
+def test_what_was_read_is_in_the_summary_once_however_often_it_is_written(
+    workdir):
+  cfg = Config(workdir=str(workdir))
+  with runs.start(cfg, 'sft') as run:
+    run.note_reading('read a', {'path': 'a', 'records': 3})
+    run.note_reading('read a', {'path': 'a', 'records': 3})
+    run.finish({'rows': 3})
+  resumed = dataclasses.replace(cfg, resume=True)
+  with runs.start(resumed, 'sft') as run:
+    run.note_reading('read b', {'path': 'b', 'records': 4})
+    summary = run.finish({'models': {}})
+  assert summary['data'] == run.summary()['data'] == [
+      {'path': 'a', 'records': 3}, {'path': 'b', 'records': 4}]
+
+
+def test_a_run_that_reads_nothing_says_nothing_of_data(workdir):
+  with runs.start(Config(workdir=str(workdir)), 'sft') as run:
+    assert 'data' not in run.finish({})
+
+
+def test_what_was_trained_on_is_no_test(tmp_path, workdir):
+  path = tmp_path / 'p.jsonl'
+  path.write_text('{}')
+  config = dataclasses.make_dataclass(
+      'WithTest', [('test_data', str, '')], bases=(Config,), frozen=True,
+      kw_only=True)
+  same = str(tmp_path / '.' / 'p.jsonl')
+  with pytest.raises(InputError, match='is what --data names too'):
+    runs.check(config(
+        workdir=str(workdir), model=str(tmp_path), data=str(path),
+        test_data=same))
+
+
 def test_a_run_is_continued_with_resume_and_the_same_settings(workdir):
   cfg = Config(workdir=str(workdir))
   with runs.start(cfg, 'sft'):

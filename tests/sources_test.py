@@ -240,6 +240,85 @@ def test_a_question_without_an_answer_is_not_asked(run, tmp_path):
   np.testing.assert_array_equal(reward(make_trajectory(rows, ['5'])), [1])
 
 
+# --- What was read, in the run's summary.
+
+
+PAIRS = [
+    {'prompt': 'how', 'chosen': '1 2', 'rejected': '3'},
+    {'prompt': 'how', 'chosen': '1 2', 'rejected': '3'},    # Again.
+    {'prompt': 'what', 'chosen': '1', 'rejected': '3'},
+    {'prompt': 'what', 'chosen': '3', 'rejected': '1'},     # The contrary.
+    {'prompt': 'is', 'chosen': '1', 'rejected': ' '},
+    {'prompt': 'is', 'chosen': '1', 'rejected': None},
+    {'prompt': 'is ' * 20, 'chosen': '1', 'rejected': '2'},
+]
+
+
+def read_pairs(run, tmp_path, **settings):
+  """(rows, what the summary says of the file, what was printed)."""
+  said = io.StringIO()
+  run = dataclasses.replace(run, console=metrics.Console(stream=said))
+  path = sources.write_jsonl(tmp_path / 'p.jsonl', PAIRS)
+  cfg = dataclasses.replace(
+      Config(workdir='w'), max_dropped=0.5, on_bad_record='skip', **settings)
+  rows = sources.preference_rows(run, cfg, TOKENIZER, path)
+  (told,) = run.finish({})['data']
+  return rows, told, said.getvalue()
+
+
+def test_the_summary_has_every_record_of_a_file(run, tmp_path):
+  rows, told, said = read_pairs(run, tmp_path)
+  assert (told['records'], told['kept'], told['pairs']) == (7, 5, 5)
+  path = f"{tmp_path / 'p.jsonl'}"
+  assert told['dropped'] == {
+      'empty response': {'count': 1, 'first': [f'{path}:5']},
+      'wrong type': {'count': 1, 'first': [f'{path}:6']}}
+  assert told['shape'] == 'prompt/chosen/rejected' and told['path'] == path
+  assert told['kept_repetitions'] == {'duplicate': 1, 'reversed pair': 2}
+  assert told['fitted'] == {
+      'max_length': 48, 'rows': 5, 'cut_responses': 0, 'cut_prompts': 0,
+      'dropped': {}}
+  assert len(rows) == 5
+  assert 'kept 1 duplicate; kept 2 reversed pair' in said
+
+
+def test_repetitions_are_dropped_when_asked_and_said(run, tmp_path):
+  rows, told, said = read_pairs(run, tmp_path, duplicates='drop')
+  assert len(rows) == told['pairs'] == 2
+  assert {name: each['count'] for name, each in told['dropped'].items()} == {
+      'empty response': 1, 'wrong type': 1, 'duplicate': 1,
+      'reversed pair': 2}
+  assert told['kept_repetitions'] == {} and 'duplicate' in said
+
+
+def test_long_rows_are_in_the_summary_too(run, tmp_path):
+  rows, told, _ = read_pairs(
+      run, tmp_path, max_length=16, long_prompts='drop')
+  assert told['pairs'] == 5 and len(rows) == 4
+  assert told['fitted'] == {
+      'max_length': 16, 'rows': 4, 'cut_responses': 0, 'cut_prompts': 0,
+      'dropped': {'long prompt': 1}}
+
+
+@pytest.mark.parametrize('label', [True, False])
+def test_labels_of_one_class_are_refused(run, tmp_path, label):
+  path = sources.write_jsonl(tmp_path / 'p.jsonl', [
+      {'prompt': 'how', 'response': r, 'label': label} for r in '12'])
+  with pytest.raises(InputError, match=(
+      f"'label' is {str(label).lower()} in all 2 rows.*of both; add some")):
+    sources.unpaired_rows(run, Config(workdir='w'), TOKENIZER, path)
+
+
+def test_the_split_of_a_folder_is_the_one_that_is_asked_for(run, tmp_path):
+  for split, prompt in (('train', 'how'), ('test', 'what')):
+    sources.write_jsonl(tmp_path / f'{split}.jsonl', [{'prompt': prompt}])
+  for split, prompt in (('train', 'how'), ('test', 'what')):
+    cfg = Config(workdir='w', split=split)
+    records, _ = sources.prompt_rows(
+        run, cfg, TOKENIZER, str(tmp_path), max_length=8)
+    assert [record.prompt for record in records] == [prompt]
+
+
 def test_labels_and_rankings_come_from_a_file_of_pairs(run, tmp_path):
   said = io.StringIO()
   run = dataclasses.replace(run, console=metrics.Console(stream=said))

@@ -59,7 +59,8 @@ def test_text_that_is_no_transcript_is_refused():
     ('role', 'name'),
     [('human', 'user'), ('prompter', 'user'), ('user', 'user'),
      ('gpt', 'assistant'), ('assistant', 'assistant'), ('system', 'system'),
-     ('User', 'user')],
+     ('User', 'user'), ('chatgpt', 'assistant'), ('bard', 'assistant'),
+     ('model', 'assistant')],
 )
 def test_roles_get_our_names(role, name):
   for message in ({'role': role, 'content': 'x'}, {'from': role, 'value': 'x'}):
@@ -85,6 +86,22 @@ def test_roles_get_our_names(role, name):
 )
 def test_bad_messages_are_refused(value, fragment):
   assert fragment in fails(chat.read_messages, value)
+
+
+def test_nulls_beside_a_message_are_as_if_they_were_not_there():
+  """As tables have them, where rows differ in their fields."""
+  message = {'role': 'user', 'content': 'x', 'from': None, 'value': None,
+             'name': None}
+  assert chat.read_messages([message], 'f', 'w') == (user('x'),)
+  message = {'role': None, 'content': None, 'from': 'human', 'value': 'x'}
+  assert chat.read_messages([message], 'f', 'w') == (user('x'),)
+
+
+def test_texts_by_turns_are_a_conversation():
+  assert chat.read_turns(['a', 'b', 'c'], 'f', 'w') == (
+      user('a'), assistant('b'), user('c'))
+  for value in ([], None, 'a', ['a', None], [['a']]):
+    assert 'must be a list of texts' in fails(chat.read_turns, value)
 
 
 def test_the_last_turn_is_the_response():

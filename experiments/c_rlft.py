@@ -39,7 +39,7 @@ class Config(sft.Config):
 
 def fit(cfg: Config, run: runs.Run) -> None:
   """Trains on weighed classes and saves a model that writes as the first."""
-  model, params, tokenizer = runs.load_policy(sft.base_folder(cfg))
+  trainee, tokenizer = runs.load_trainee(cfg, sft.base_folder(cfg), run.mesh)
   weights = class_weights(cfg)
   rows, counts = [], {}
   for name, row in sources.classified_rows(
@@ -48,12 +48,13 @@ def fit(cfg: Config, run: runs.Run) -> None:
     counts[name] = counts.get(name, 0) + 1
   params = train.train(
       run.stage(cfg, num_microbatches=cfg.num_microbatches),
-      objectives.sft(model, chunk_size=cfg.chunk_size), params, model.axes(),
+      objectives.sft(trainee.model, chunk_size=cfg.chunk_size),
+      trainee.params, trainee.axes,
       train.make_optimizer(cfg.learning_rate, cfg.num_steps),
-      sources.batches(run, cfg, model.config, data.demonstration_batches,
-                      rows))
+      sources.batches(run, cfg, trainee.model.config,
+                      data.demonstration_batches, rows), base=trainee.base)
   asked = next(iter(weights))
-  run.save_model(model, params, hf.condition(tokenizer, f'{asked} '))
+  run.save_trained(trainee, params, hf.condition(tokenizer, f'{asked} '))
   run.finish({'demonstrations': len(rows), 'classes': counts})
 
 

@@ -26,6 +26,13 @@ _DIGITS = {'s': 0, 'ms': 3, 'us': 6, 'ns': 9}  # Of a second's fraction.
 _END = b'\xff\xff\xff\xff\0\0\0\0'  # Closes an Arrow stream.
 _FILE_MAGIC = b'ARROW1'
 
+# Fields that tell an object of lists to be the columns of a list of objects, as
+# the `Sequence` of Hugging Face's datasets stores one.
+_COLUMNS = (
+    {'role', 'content'}, {'from', 'value'}, {'input', 'output'},
+    {'response', 'overall_score'},
+)
+
 
 class _NoJsonError(Exception):
   """A value that JSON has no form for; holds the field and what is wrong."""
@@ -273,11 +280,24 @@ def _structs(pa: Any, array: Any, field: str) -> list[dict[str, Any] | None]:
       _values(pa, child, f'{field}.{name}')
       for name, child in zip(names, array.flatten(), strict=True)
   ]
-  return [
+  structs = [
       {name: column[i] for name, column in zip(names, columns, strict=True)}
       if is_valid else None
       for i, is_valid in enumerate(array.is_valid().to_pylist())
   ]
+  if any(due <= set(names) for due in _COLUMNS):
+    return [_as_objects(struct) for struct in structs]
+  return structs
+
+
+def _as_objects(columns: dict[str, Any] | None) -> Any:
+  """A list of objects, if it was stored as an object of lists."""
+  lists = list((columns or {}).values())
+  if (not lists or not all(isinstance(column, list) for column in lists)
+      or len({len(column) for column in lists}) > 1):
+    return columns
+  return [
+      dict(zip(columns, row, strict=True)) for row in zip(*lists, strict=True)]
 
 
 def _lists(pa: Any, array: Any, field: str) -> list[list[Any] | None]:

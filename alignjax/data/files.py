@@ -64,41 +64,68 @@ def read_records(
     InputError: Nothing that can be read; no such split; a shard is missing.
   """
   path = pathlib.Path(path)
-  if not path.is_dir():
-    yield from _read_file(path, on_error)
-  elif (path / 'state.json').is_file():
-    yield from _read_files(_saved(path, split), path, on_error)
-  elif (path / 'dataset_dict.json').is_file():
-    splits = _load(path / 'dataset_dict.json').get('splits', [])
-    if split not in splits:
-      raise _no_split(path, split, splits)
-    yield from _read_files(_saved(path / split, split), path, on_error)
-  elif not (path / 'features.json').is_file() and (hub := _by_split(path)):
-    if split not in hub:
-      raise _no_split(path, split, hub)
-    _check_shards(hub[split], path, split)
-    yield from _read_files(hub[split], path, on_error)
-  elif (path / 'dataset_info.json').is_file():
+  files = _files_of(path, split)
+  if files is None:
     from alignjax.data import tfds  # Only here: it takes a second to import.
 
     yield from tfds.read_tfds(path, split)
+  elif path.is_dir():
+    yield from _read_files(files, path, on_error)
   else:
-    raise NoDataError(f'{path}: the folder holds no records; give {_KNOWN}.')
+    yield from _read_file(path, on_error)
 
 
 def each_record(
     path: str | os.PathLike[str], split: str = 'train'
 ) -> Iterator[tuple[str, records.Record | records.BadRecord]]:
-  """Yields ('path:number', record), or what is wrong with one in its place.
+  """Yields ('file:number', record), or what is wrong with one in its place.
 
-  The arguments and errors are those of `read_records`.
+  The arguments and errors are those of `read_records`, but numbers begin anew
+  with each file of a folder.
   """
+  path = pathlib.Path(path)
+  files = _files_of(path, split)
+  if files is None:
+    for number, record in read_records(path, split):
+      yield f'{path}:{number}', record
+    return
   bad: list[records.BadRecord] = []
-  for number, record in read_records(path, split, bad.append):
+  is_empty = True
+  for file in files:
+    try:
+      for number, record in _read_file(file, bad.append):
+        yield from ((_where(error), error) for error in bad)
+        bad.clear()
+        yield f'{file}:{number}', record
+      is_empty = False
+    except records.NoRecordsError:
+      if len(files) == 1 and file == path:
+        raise
     yield from ((_where(error), error) for error in bad)
     bad.clear()
-    yield f'{path}:{number}', record
-  yield from ((_where(error), error) for error in bad)
+  if is_empty:
+    raise _empty(path)
+
+
+def _files_of(path: pathlib.Path, split: str) -> list[pathlib.Path] | None:
+  """The files of a path's split, in their order; None for a TFDS dataset."""
+  if not path.is_dir():
+    return [path]
+  if (path / 'state.json').is_file():
+    return _saved(path, split)
+  if (path / 'dataset_dict.json').is_file():
+    splits = _load(path / 'dataset_dict.json').get('splits', [])
+    if split not in splits:
+      raise _no_split(path, split, splits)
+    return _saved(path / split, split)
+  if not (path / 'features.json').is_file() and (hub := _by_split(path)):
+    if split not in hub:
+      raise _no_split(path, split, hub)
+    _check_shards(hub[split], path, split)
+    return hub[split]
+  if (path / 'dataset_info.json').is_file():
+    return None
+  raise NoDataError(f'{path}: the folder holds no records; give {_KNOWN}.')
 
 
 def _where(error: records.BadRecord) -> str:
@@ -156,8 +183,12 @@ def _read_files(
       pass
     before = last
   if is_empty:
-    raise records.NoRecordsError(
-        f'{folder}: its files hold no records; give a folder that has some.')
+    raise _empty(folder)
+
+
+def _empty(folder: pathlib.Path) -> records.NoRecordsError:
+  return records.NoRecordsError(
+      f'{folder}: its files hold no records; give a folder that has some.')
 
 
 def _saved(folder: pathlib.Path, split: str) -> list[pathlib.Path]:

@@ -238,3 +238,21 @@ def test_a_parquet_file_does_not_lie_in_memory_whole(tmp_path, group):
       most = max(most, pa.total_allocated_bytes() - before)
   assert number == 20_000
   assert most < path.stat().st_size // 4
+
+
+def test_the_columns_of_messages_are_messages_and_other_columns_stay(tmp_path):
+  """As a `Sequence` of objects lies in files that `datasets` wrote."""
+  row = {
+      'messages': {'role': ['user', 'assistant'], 'content': ['q', 'r']},
+      'labels': {'name': ['spam'], 'value': [0.5]},
+      'one': {'role': 'user', 'content': 'q'},
+      'empty': {'from': [], 'value': []},
+      'ragged': {'role': ['user'], 'content': ['q', 'r']},
+  }
+  path = tmp_path / 'rows.arrow'
+  write_stream(pa.Table.from_pylist([row]), path)
+  ((_, record),) = arrow.read_arrow(path)
+  assert record == row | {
+      'messages': [{'role': 'user', 'content': 'q'},
+                   {'role': 'assistant', 'content': 'r'}],
+      'empty': []}

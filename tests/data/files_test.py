@@ -11,6 +11,7 @@ import pytest
 from alignjax import types
 from alignjax.data import files
 from alignjax.data import formats
+from alignjax.data import records
 
 ROWS = [
     {'prompt': 'two and two', 'response': 'four', 'score': 0.5, 'tags': ['a']},
@@ -96,10 +97,13 @@ def test_the_same_rows_of_any_kind_are_the_same_examples(tmp_path):
   save_parquet(rows, tmp_path / 'a.parquet')
   save_to_disk([rows], tmp_path / 'saved')
   save_parquet(rows, tmp_path / 'hub' / 'train-00000-of-00001.parquet')
-  for name in ('a.jsonl', 'a.json', 'a.parquet', 'saved', 'hub'):
+  files_of = dict.fromkeys(('a.jsonl', 'a.json', 'a.parquet'), '') | {
+      'saved': '/data-00000-of-00001.arrow',
+      'hub': '/train-00000-of-00001.parquet'}
+  for name, file in files_of.items():
     pairs, _ = formats.preferences(tmp_path / name)
     assert [(p.prompt, p.chosen, p.rejected, p.where) for p in pairs] == [
-        ('p', 'a', 'b', f'{tmp_path / name}:1')]
+        ('p', 'a', 'b', f'{tmp_path / name}{file}:1')]
 
 
 def test_a_saved_dataset_is_read_shard_after_shard(tmp_path):
@@ -281,3 +285,24 @@ def test_what_datasets_saves_is_read_as_it_would_read_it(tmp_path):
   assert read(tmp_path / 'hub') == expected
   assert [row for _, row in read(tmp_path / 'both', 'test')] == (
       both['test'].to_list())
+
+
+def test_each_record_or_what_is_wrong_with_it_has_its_own_files_line(tmp_path):
+  names = [f'train-0000{i}-of-00003.jsonl' for i in range(3)]
+  for name, data in zip(names, (b'{"a": 1}\nx\n', b'\n', b'y\n{"a": 2}\nz\n')):
+    (tmp_path / name).write_bytes(data)
+  got = [(where, getattr(record, 'rule', record))
+         for where, record in files.each_record(tmp_path)]
+  first, _, last = (str(tmp_path / name) for name in names)
+  assert got == [
+      (f'{first}:1', {'a': 1}), (f'{first}:2', 'not JSON'),
+      (f'{last}:1', 'not JSON'), (f'{last}:2', {'a': 2}),
+      (f'{last}:3', 'not JSON')]
+
+
+def test_each_record_of_nothing_is_refused(tmp_path):
+  for i in range(2):
+    (tmp_path / f'train-0000{i}-of-00002.jsonl').write_bytes(b'\n')
+  for path in (tmp_path, tmp_path / 'train-00000-of-00002.jsonl'):
+    with pytest.raises(records.NoRecordsError):
+      list(files.each_record(path))

@@ -4,6 +4,7 @@ Each file of schemas/ has the fields and types of a published dataset, or of one
 of TRL's types, and invented text.
 """
 
+import json
 import pathlib
 import re
 
@@ -118,6 +119,26 @@ def test_the_docs_have_a_dash_where_a_reader_refuses():
   due = {shape.value: [count is not None for count in counts]
          for shape, _, counts in SHAPES.values()}
   assert cells == due
+
+
+@pytest.mark.parametrize('name', SHAPES)
+def test_a_table_of_each_dataset_gives_the_rows_that_its_lines_do(
+    tmp_path, name):
+  pa = pytest.importorskip('pyarrow')
+  parquet = pytest.importorskip('pyarrow.parquet')
+  text = (FILES / f'{name}.jsonl').read_text('utf-8')
+  # A table has no objects of no fields, as the last replies of a tree are.
+  rows = [json.loads(line.replace('"replies": []', '"replies": null'))
+          for line in text.splitlines()]
+  path = tmp_path / 'rows.parquet'
+  parquet.write_table(pa.Table.from_pylist(rows), path)
+  for reader, count in zip(READERS, SHAPES[name][2], strict=True):
+    if count is not None:
+      due, told = read(reader, name)
+      got, reading = getattr(formats, reader)(path)
+      assert [str(row).replace(str(path), 'f') for row in got] == [
+          str(row).replace(str(FILES / f'{name}.jsonl'), 'f') for row in due]
+      assert (reading.format, reading.num_kept) == (told.format, told.num_kept)
 
 
 # --- What the rows are.

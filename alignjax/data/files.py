@@ -36,6 +36,10 @@ _KNOWN = (
 )
 
 
+class NoDataError(types.InputError):
+  """The folder is of no kind that holds records."""
+
+
 def read_records(
     path: str | os.PathLike[str],
     split: str = 'train',
@@ -121,8 +125,7 @@ def _files_of(path: pathlib.Path, split: str) -> list[pathlib.Path] | None:
     return hub[split]
   if (path / 'dataset_info.json').is_file():
     return None
-  raise types.InputError(
-      f'{path}: the folder holds no records; give {_KNOWN}.')
+  raise NoDataError(f'{path}: the folder holds no records; give {_KNOWN}.')
 
 
 def _where(error: records.BadRecord) -> str:

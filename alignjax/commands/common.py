@@ -16,6 +16,7 @@ from typing import Literal
 import jax
 import numpy as np
 
+from alignjax import adapters
 from alignjax import data
 from alignjax import hf
 from alignjax import metrics
@@ -85,10 +86,8 @@ def load(cfg: Common, mesh: jax.sharding.Mesh, *, scan_layers: bool):
   """
   config, params = hf.load_model(
       cfg.model, dtype=cfg.dtype, param_dtype=cfg.dtype,
-      scan_layers=scan_layers)
-  model = CausalLM(config)
-  shardings = sharding.tree_shardings(mesh, model.axes(), params)
-  return model, sharding.put(params, shardings), shardings
+      scan_layers=scan_layers, mesh=mesh)
+  return CausalLM(config), params, adapters.shardings_of(params)
 
 
 def batches(

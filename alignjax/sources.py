@@ -102,11 +102,16 @@ def classified_rows(
 
 
 def preference_rows(
-    run: runs.Run, cfg: runs.RunConfig, tokenizer: hf.Tokenizer, path: str
+    run: runs.Run, cfg: runs.RunConfig, tokenizer: hf.Tokenizer, path: str, *,
+    test_path: str = '',
 ) -> list[data.TokenizedPair]:
-  """Rows of pairs from the file at `path`; says what was read."""
+  """Rows of pairs from the file at `path`; says what was read.
+
+  Rows whose prompt a row at `test_path` has too are repetitions, which
+  `cfg.duplicates` keeps and counts, or drops.
+  """
   return _file_rows(run, cfg, tokenizer, path, data.preferences,
-                    data.tokenize_preferences)
+                    data.tokenize_preferences, test_path)
 
 
 def unpaired_rows(
@@ -136,9 +141,10 @@ def ranking_rows(
                     data.tokenize_rankings)
 
 
-def _file_rows(run, cfg, tokenizer, path, read: Callable, tokenize: Callable):
+def _file_rows(run, cfg, tokenizer, path, read: Callable, tokenize: Callable,
+               test_path: str = ''):
   """Reads and tokenizes a file, and says what was read and what did not fit."""
-  records, text, summary = _read(cfg, path, read)
+  records, text, summary = _read(cfg, path, read, test_path)
   rows, fitted = tokenize(
       records, tokenizer, max_length=cfg.max_length, plain=cfg.plain,
       long_prompts=cfg.long_prompts)
@@ -187,12 +193,16 @@ def check_layout(cfg: runs.RunConfig, model: ModelConfig) -> None:
         f'max_length={limit} or less, or layout=padded')
 
 
-def _read(cfg: runs.RunConfig, path: str, read: Callable):
+def _read(cfg: runs.RunConfig, path: str, read: Callable, test_path: str = ''):
   """(records, what was read in words, the same for summary.json)."""
-  records, reading = read(
-      path, split=cfg.split, max_dropped=cfg.max_dropped,
-      on_bad_record=cfg.on_bad_record)
+  settings = dict(split=cfg.split, max_dropped=cfg.max_dropped,
+                  on_bad_record=cfg.on_bad_record)
+  records, reading = read(path, **settings)
   kept, repeated = data.without_duplicates(records)
+  if test_path:
+    kept, leaked = data.without_test_prompts(
+        kept, data.prompts(test_path, **settings)[0])
+    repeated += leaked
   if cfg.duplicates == 'drop':
     records, reading = kept, data.add_dropped(reading, repeated)
     repeated = ()

@@ -108,8 +108,9 @@ def script(
 def split_rows(cfg, run: runs.Run, tokenizer, policy: str):
   """(pairs to train on, held-out pairs) of the config's files."""
   path, test_path = preferences.preference_files(cfg, policy)
-  rows = sources.preference_rows(run, cfg, tokenizer, path)
   test_path = cfg.test_data or test_path
+  rows = sources.preference_rows(
+      run, cfg, tokenizer, path, test_path=test_path or '')
   if test_path:
     return rows, sources.preference_rows(run, cfg, tokenizer, test_path)
   count = min(cfg.num_held_out, max(1, len(rows) // 4))

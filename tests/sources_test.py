@@ -291,6 +291,23 @@ def test_repetitions_are_dropped_when_asked_and_said(run, tmp_path):
   assert told['kept_repetitions'] == {} and 'duplicate' in said
 
 
+@pytest.mark.parametrize('duplicates, kept', [('keep', 2), ('drop', 1)])
+def test_prompts_that_are_in_the_test_file_too_are_counted_or_dropped(
+    run, tmp_path, duplicates, kept):
+  rows = [PAIRS[0], PAIRS[2]]
+  path = sources.write_jsonl(tmp_path / 'train.jsonl', rows)
+  test_path = sources.write_jsonl(tmp_path / 'test.jsonl', [
+      {'prompt': 'How ', 'chosen': '2', 'rejected': '1'}])
+  cfg = Config(workdir='w', duplicates=duplicates)
+  got = sources.preference_rows(
+      run, cfg, TOKENIZER, path, test_path=test_path)
+  assert len(got) == kept
+  (told,) = run.finish({})['data']
+  found = (told['kept_repetitions'] if duplicates == 'keep' else {
+      name: each['count'] for name, each in told['dropped'].items()})
+  assert found == {'also in test': 1}
+
+
 def test_long_rows_are_in_the_summary_too(run, tmp_path):
   rows, told, _ = read_pairs(
       run, tmp_path, max_length=16, long_prompts='drop')

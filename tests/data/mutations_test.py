@@ -13,6 +13,7 @@ import json
 import math
 import re
 
+from hypothesis import assume
 from hypothesis import given
 from hypothesis import HealthCheck
 from hypothesis import settings
@@ -240,3 +241,32 @@ def test_three_hundred_broken_records_and_not_one_passes_unsaid(
   # Each outcome is common, or the test would show little.
   for outcome in ('message', 'dropped', 'read', 'skip: dropped'):
     assert tally[outcome] >= NUM_RECORDS // 30, tally
+
+
+def test_three_hundred_records_that_are_of_no_use_get_a_message_each(
+    tmp_path_factory):
+  """With nothing allowed to be dropped, what is not read whole stops the run.
+  """
+  path = tmp_path_factory.mktemp('useless') / 'rows.jsonl'
+  messages = []
+
+  @settings(max_examples=NUM_RECORDS, derandomize=True, deadline=None,
+            database=None, suppress_health_check=list(HealthCheck))
+  @given(mutants())
+  def check(mutant):
+    name, before, line, after = mutant
+    path.write_bytes(b'\n'.join([*before, line, *after]) + b'\n')
+    reader = next(r for r, count in zip(
+        READERS, SHAPES[name][2], strict=True) if count is not None)
+    try:
+      getattr(formats, reader)(path, max_dropped=0.0)
+    except types.InputError as error:
+      check_message(str(error), path, len(before) + 1,
+                    not before or name == 'oasst_messages')
+      messages.append(str(error))
+    else:
+      assume(False)  # The mutation did no harm, or is the dataset's own mark.
+
+  check()
+  assert len(messages) == NUM_RECORDS
+  assert len(set(messages)) > NUM_RECORDS // 3  # Not one message for all.

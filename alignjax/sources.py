@@ -198,18 +198,23 @@ def _read(cfg: runs.RunConfig, path: str, read: Callable, test_path: str = ''):
   settings = dict(split=cfg.split, max_dropped=cfg.max_dropped,
                   on_bad_record=cfg.on_bad_record)
   records, reading = read(path, **settings)
-  kept, repeated = data.without_duplicates(records)
+  unique, repeated = data.without_duplicates(records)
   if test_path:
-    kept, leaked = data.without_test_prompts(
-        kept, data.prompts(test_path, **settings)[0])
+    unique, leaked = data.without_test_prompts(
+        unique, data.prompts(test_path, **settings)[0])
     repeated += leaked
-  if cfg.duplicates == 'drop':
-    records, reading = kept, data.add_dropped(reading, repeated)
-    repeated = ()
   counts = dict(collections.Counter(reason for reason, _ in repeated))
+  if cfg.duplicates == 'drop':
+    text = str(data.add_dropped(reading, repeated))
+    # Rows repeat, not records: of one record some rows may go and some stay.
+    # So these are no part of `records == kept + dropped`.
+    reading = dataclasses.replace(reading, num_rows=len(unique))
+    return unique, text, reading.summary() | {
+        'kept_repetitions': {}, 'dropped_repetitions': counts}
   text = str(reading) + ''.join(
       f'; kept {count:,} {reason}' for reason, count in counts.items())
-  return records, text, reading.summary() | {'kept_repetitions': counts}
+  return records, text, reading.summary() | {
+      'kept_repetitions': counts, 'dropped_repetitions': {}}
 
 
 def _note(run: runs.Run, text: str, summary: dict, fitted: data.Fitted):

@@ -285,10 +285,24 @@ def test_the_summary_has_every_record_of_a_file(run, tmp_path):
 def test_repetitions_are_dropped_when_asked_and_said(run, tmp_path):
   rows, told, said = read_pairs(run, tmp_path, duplicates='drop')
   assert len(rows) == told['pairs'] == 2
-  assert {name: each['count'] for name, each in told['dropped'].items()} == {
-      'empty response': 1, 'wrong type': 1, 'duplicate': 1,
-      'reversed pair': 2}
-  assert told['kept_repetitions'] == {} and 'duplicate' in said
+  dropped = {name: each['count'] for name, each in told['dropped'].items()}
+  assert dropped == {'empty response': 1, 'wrong type': 1}
+  assert told['records'] == told['kept'] + sum(dropped.values()) == 7
+  assert told['dropped_repetitions'] == {'duplicate': 1, 'reversed pair': 2}
+  assert told['kept_repetitions'] == {}
+  assert '1 duplicate (line 2)' in said and '2 reversed pair' in said
+
+
+def test_rows_that_repeat_leave_the_account_of_records_whole(run, tmp_path):
+  pair = {'prompt': 'how', 'chosen': '1 2', 'rejected': '3'}
+  path = sources.write_jsonl(tmp_path / 'p.jsonl', [
+      pair, pair | {'rejected': '4'}])
+  cfg = dataclasses.replace(Config(workdir='w'), duplicates='drop')
+  rows = sources.unpaired_rows(run, cfg, TOKENIZER, path)
+  (told,) = run.finish({})['data']
+  assert len(rows) == told['labeled responses'] == 3
+  assert (told['records'], told['kept'], told['dropped']) == (2, 2, {})
+  assert told['dropped_repetitions'] == {'duplicate': 1}
 
 
 @pytest.mark.parametrize('duplicates, kept', [('keep', 2), ('drop', 1)])
@@ -303,9 +317,10 @@ def test_prompts_that_are_in_the_test_file_too_are_counted_or_dropped(
       run, cfg, TOKENIZER, path, test_path=test_path)
   assert len(got) == kept
   (told,) = run.finish({})['data']
-  found = (told['kept_repetitions'] if duplicates == 'keep' else {
-      name: each['count'] for name, each in told['dropped'].items()})
-  assert found == {'also in test': 1}
+  found = {'also in test': 1}
+  assert told['kept_repetitions'] == (found if duplicates == 'keep' else {})
+  assert told['dropped_repetitions'] == (found if duplicates == 'drop' else {})
+  assert (told['records'], told['kept'], told['dropped']) == (2, 2, {})
 
 
 def test_long_rows_are_in_the_summary_too(run, tmp_path):

@@ -168,7 +168,9 @@ def preferences(
 
   def read_trees(messages):
     for message, ranked, replies in _ranked_replies(messages):
-      by_text = {reply.text: reply.where for reply in replies}
+      # Of equal texts the best ranked stays, as in `merge_equal`.
+      by_text = {reply.text: reply.where for reply in sorted(
+          replies, key=lambda reply: reply.rank, reverse=True)}
       for prompt, chosen, rejected in judged.pairs_of(ranked):
         yield (Preference(prompt, chosen, rejected, by_text[chosen]),
                _chain(message) + replies)

@@ -130,3 +130,12 @@ def test_steps_that_are_none_stop_the_run(write, change, words):
   path = write([good, good | change])
   message = error_of(formats.unpaired, path)
   assert message.startswith(f'{path}:2: ') and words in message
+
+
+@pytest.mark.parametrize('ranks', [[0, 2, 1], [2, 0, 1]])
+def test_equal_responses_are_one_at_their_best_rank(write, ranks):
+  path = write([
+      {'prompt': 'q', 'responses': ['x', 'x', 'y'], 'ranks': ranks}])
+  ((row,), reading) = formats.rankings(path)
+  assert (row.responses, row.ranks) == (('x', 'y'), (0, 1))
+  assert reading.repaired == (('equal responses merged', f'{path}:1'),)

@@ -248,3 +248,9 @@ def test_trees_become_threads_pairs_rankings_and_prompts(name):
   assert {name: reasons.count(name) for name in reasons} == {
       'failed review': 1, 'below a dropped message': 1, 'deleted': 1,
       'unused message': 3}
+
+
+def test_an_input_of_white_space_is_none(write):
+  (row,), _ = formats.demonstrations(write(
+      [{'instruction': 'i', 'input': ' \n', 'output': 'r'}]))
+  assert row.prompt == 'i'

@@ -171,3 +171,16 @@ def test_a_thread_may_be_longer_than_python_recurses():
   kept, left_out = trees.join(read)
   assert (len(kept), left_out) == (3_000, [])
   assert len(kept[-1].thread()) == 3_000
+
+
+def test_a_pair_of_replies_is_where_its_chosen_reply_is(write):
+  """Of equal replies, the best ranked, in whatever order they stand."""
+  rows = flat('a', 'ab', 'ac', 'ad', ab=0, ac=1, ad=2)
+  for row in rows[2:]:
+    row['role'] = 'assistant'
+  rows[1]['text'] = rows[2]['text'] = 'same'
+  for order in (0, 1, 2, 3), (0, 2, 1, 3):
+    path = write([rows[i] for i in order])
+    (pair,), _ = read(path, 'preferences')
+    assert (pair.chosen, pair.rejected) == ('same', 'ad')
+    assert pair.where == f'{path}:{order.index(1) + 1}'

@@ -16,6 +16,7 @@ from alignjax import sharding
 from alignjax.models import CausalLM
 from alignjax.models import lora
 from alignjax.models import ScalarModel
+from alignjax.types import InputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,10 +81,18 @@ def adapted(
     folder: where the base was read from.
     mesh: where the adapters are to lie.
     key: of their A's.
+
+  Raises:
+    InputError: the layers have none of the matrices that are to be adapted.
   """
   model = CausalLM(dataclasses.replace(model.config, lora=settings))
   make = lambda key: lora.split(model.init(key))[1]
   axes = lora.split(model.axes())[1]
+  if not axes:
+    raise InputError(
+        f'lora_targets={" ".join(settings.targets) or "()"}: a layer of '
+        f'{folder} has none of these, and nothing would be trained; name some '
+        f'of {", ".join(lora.TARGETS)}')
   shardings = sharding.tree_shardings(mesh, axes, jax.eval_shape(make, key))
   params = jax.jit(make, out_shardings=shardings)(key)
   return Trainee(model, params, axes, base, folder)

@@ -19,6 +19,7 @@ from alignjax import sharding
 from alignjax import train
 from alignjax.models import lora
 from alignjax.models import quantize
+from alignjax.types import InputError
 from alignjax.types import PreferenceBatch
 
 CONFIG = models.ModelConfig(
@@ -138,6 +139,15 @@ def test_reward_model_trains_its_head_whole(mesh_of):
   assert model == models.ScalarModel(dataclasses.replace(CONFIG))
   chex.assert_trees_all_equal_shapes(
       merged, jax.eval_shape(model.init, jax.random.key(0)))
+
+
+@pytest.mark.parametrize('targets', [(), ('gate',)])
+def test_targets_that_no_layer_has_are_refused(mesh_of, targets):
+  model = models.CausalLM(dataclasses.replace(CONFIG, gated_mlp=False))
+  with pytest.raises(InputError, match='has none of these, and nothing would'):
+    adapters.adapted(
+        model, {}, lora.Lora(targets=targets), 'base', mesh=mesh_of('one'),
+        key=jax.random.key(1))
 
 
 def test_all_weights_are_one_part():

@@ -1,7 +1,7 @@
 """What `alignjax generate` and `alignjax score` share.
 
-Both read a Hugging Face folder and JSONL, and answer one line per line of the
-file, in its order: no row is dropped, a bad one stops the command. Rows are
+Both read a Hugging Face folder and a file of rows, and answer one line per row,
+in its order: no row is dropped, a bad one stops the command. Rows are
 sorted by length inside, longest first, so that few shapes compile and a batch
 that does not fit in memory says so at once.
 """
@@ -43,7 +43,7 @@ class Common:
 def read_rows(path: str, read: Callable) -> list:
   """`read(record, shape, where)` of every row; none is dropped."""
   items, shape = [], None
-  for line, record in data.read_jsonl(path):
+  for line, record in data.read_records(path):
     where = f'{path}:{line}'
     shape = shape or data.sniff(record, where)
     try:

@@ -31,7 +31,7 @@ class Generate(common.Common):
 
   # Text to answer; several may follow, and the flag may be repeated.
   prompt: tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]] = ()
-  file: str | None = None  # Prompts: .jsonl or .jsonl.gz of any known shape.
+  file: str | None = None  # Prompts: JSONL, Parquet ... of any known shape.
   system: str | None = None  # System turn before prompts that have none.
   max_new_tokens: int = 64  # The longest response, in tokens.
   temperature: float = 0.0  # Divides the logits; 0 takes the likeliest token.

@@ -29,7 +29,7 @@ class Score(common.Common):
   after its own prompt. Lines are in the file's order and none is left out.
   """
 
-  data: str  # Responses or pairs: .jsonl or .jsonl.gz of any known shape.
+  data: str  # Responses or pairs: JSONL, Parquet ... of any known shape.
   # Longest row in tokens: a longer one loses the end of its response, EOS
   # first, and "tokens" counts what is left. Without it nothing is cut.
   max_length: int | None = None

@@ -62,7 +62,8 @@ def read_response(
 ) -> tuple[chat.Prompt, str]:
   """(prompt, response) of a record that holds one response."""
   match format_:
-    case Format.PROMPT | Format.RANKING | Format.TEXT:
+    case (Format.PROMPT | Format.RANKING | Format.ULTRAFEEDBACK
+          | Format.STEPWISE | Format.TEXT):
       raise wrong_shape(where, format_, "field 'response'")
     case Format.MESSAGES | Format.SHAREGPT | Format.ULTRACHAT:
       field = 'data' if format_ == Format.ULTRACHAT else format_.value
@@ -110,8 +111,9 @@ def read_prompt(
     case Format.QUESTION:
       field = 'question'
       prompt = read_text(record, field, where)
-    case Format.TEXT:
-      raise wrong_shape(where, format_, "field 'prompt'")
+    case Format.TEXT | Format.OASST_MESSAGES | Format.OASST_TREES:
+      # Of trees, readers join the messages first (trees.py).
+      raise wrong_shape(where, format_, "prompt in a row of its own")
     case _:
       field = 'prompt'
       prompt = _prompt_field(record, where)

@@ -10,7 +10,6 @@ import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +21,7 @@ class Linear:
 
   factor: float
 
-  def stretch(self, frequencies: np.ndarray, theta: float) -> np.ndarray:
+  def stretch(self, frequencies: jax.Array, theta: float) -> jax.Array:
     """[half] frequencies of the stretched model."""
     del theta
     return frequencies / self.factor
@@ -41,11 +40,11 @@ class Llama3:
   high: float
   original_length: int  # Tokens, before the model was stretched.
 
-  def stretch(self, frequencies: np.ndarray, theta: float) -> np.ndarray:
+  def stretch(self, frequencies: jax.Array, theta: float) -> jax.Array:
     """[half] frequencies of the stretched model."""
     del theta
     waves = self.original_length * frequencies / (2 * math.pi)
-    kept = np.clip((waves - self.low) / (self.high - self.low), 0.0, 1.0)
+    kept = jnp.clip((waves - self.low) / (self.high - self.low), 0.0, 1.0)
     return frequencies * (kept + (1.0 - kept) / self.factor)
 
 
@@ -63,7 +62,7 @@ class Yarn:
   beta_slow: float = 1.0    # Fewer are divided by `factor`.
   truncate: bool = True     # The ramp begins and ends at whole dimensions.
 
-  def stretch(self, frequencies: np.ndarray, theta: float) -> np.ndarray:
+  def stretch(self, frequencies: jax.Array, theta: float) -> jax.Array:
     """[half] frequencies of the stretched model."""
     half = len(frequencies)
     at = lambda turns: half * math.log(
@@ -73,7 +72,7 @@ class Yarn:
       low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, 2 * half - 1)
     width = (high - low) or 0.001
-    divided = np.clip((np.arange(half) - low) / width, 0.0, 1.0)
+    divided = jnp.clip((jnp.arange(half) - low) / width, 0.0, 1.0)
     return frequencies * (1.0 - divided + divided / self.factor)
 
 
@@ -91,10 +90,10 @@ class LongRope:
   original_length: int      # Tokens.
   attention_factor: float   # Multiplies cos and sin.
 
-  def stretch(self, frequencies: np.ndarray, theta: float) -> np.ndarray:
+  def stretch(self, frequencies: jax.Array, theta: float) -> jax.Array:
     """[2, half] frequencies: of rows within the first length, and past it."""
     del theta
-    return frequencies / np.asarray([self.short, self.long])
+    return frequencies / jnp.asarray([self.short, self.long])
 
 
 Scaling = Linear | Llama3 | Yarn | LongRope
@@ -116,13 +115,13 @@ class Rope:
     """How many of a head's dimensions turn."""
     return int(head_dim * self.fraction)
 
-  def frequencies(self, head_dim: int) -> np.ndarray:
+  def frequencies(self, head_dim: int) -> jax.Array:
     """[half] radians per token, or [2, half] where they depend on the length.
 
     θ^(−i/half) before stretching, half of the dimensions that turn.
     """
     half = self.num_turning(head_dim) // 2
-    plain = self.theta ** -(np.arange(half) / half)
+    plain = self.theta ** -(jnp.arange(half, dtype=jnp.float32) / half)
     return self.scaling.stretch(plain, self.theta) if self.scaling else plain
 
   def angles(
@@ -134,7 +133,7 @@ class Rope:
       positions: [B, T] int.
       head_dim: of the queries.
     """
-    frequencies = jnp.asarray(self.frequencies(head_dim), jnp.float32)
+    frequencies = self.frequencies(head_dim)
     magnitude = 1.0
     if isinstance(self.scaling, (Yarn, LongRope)):
       magnitude = self.scaling.attention_factor

@@ -1,5 +1,8 @@
 """`alignjax score`: what is written, where, and what is refused."""
 
+import json
+import pathlib
+
 import jax
 import numpy as np
 import pytest
@@ -8,6 +11,8 @@ from alignjax import hf
 from alignjax.models import CausalLM
 from alignjax.models import ModelConfig
 from tests.commands import tiny
+
+SCHEMAS = pathlib.Path(__file__).parents[1] / 'data' / 'schemas'
 
 
 def test_scores_are_the_summed_logprobs_in_the_order_of_the_file(
@@ -39,6 +44,27 @@ def test_pairs_are_scored_each_side_after_its_own_prompt(
        'rejected': tiny.expected_score('f f f f', 'c')},
       {'chosen': tiny.expected_score('a', 'f'),
        'rejected': tiny.expected_score('a', 'f')}]
+
+
+def test_rows_may_lie_in_a_json_array(folder, call, tmp_path):
+  rows = [{'prompt': 'a b', 'response': 'c'}, {'prompt': 'f', 'response': 'b'}]
+  path = tmp_path / 'rows.json'
+  path.write_text(json.dumps(rows))
+  _, out, _ = call('score', '--model', folder, '--data', path)
+  assert tiny.read_rows(out) == [
+      tiny.expected_score(row['prompt'], row['response']) for row in rows]
+
+
+@pytest.mark.parametrize('name', [
+    'oasst_messages', 'oasst_trees', 'ultrafeedback', 'trl_stepwise',
+    'trl_prompt_only', 'ranking'])
+def test_shapes_without_one_response_in_a_row_are_named(
+    folder, call, name):
+  path = SCHEMAS / f'{name}.jsonl'
+  status, _, err = call('score', '--model', folder, '--data', path)
+  (line,) = err.splitlines()
+  assert status == 2 and f'{path}:1: the rows are of the shape' in line
+  assert 'this run needs that; give another file' in line
 
 
 def test_max_length_cuts_the_end_and_counts_what_is_left(

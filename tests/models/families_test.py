@@ -20,8 +20,8 @@ from alignjax.types import InputError
 from tests.families import FAMILIES
 from tests.families import random_params
 
-GOLDEN = json.loads(pathlib.Path(
-    'tests/golden/families.json').read_text(encoding='utf-8'))
+GOLDEN = json.loads((pathlib.Path(__file__).parents[1] / 'golden'
+                     / 'families.json').read_text(encoding='utf-8'))
 TOKENS = np.random.RandomState(7).randint(0, 19, (2, 10))
 MASK = np.arange(10) < np.array([[10], [7]])
 

@@ -23,7 +23,7 @@ torch = pytest.importorskip('torch', reason='torch is not installed')
 transformers = pytest.importorskip(
     'transformers', reason='transformers is not installed')
 
-PATH = pathlib.Path('tests/golden/families.json')
+PATH = pathlib.Path(__file__).parents[1] / 'golden' / 'families.json'
 
 
 def test_stored_logits_are_those_of_transformers(tmp_path):

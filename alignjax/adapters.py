@@ -7,6 +7,7 @@ The reference of an adapted policy is its base under the plain model: the same
 arrays that the train step reads, so that it costs no memory.
 """
 
+from collections.abc import Mapping
 import dataclasses
 
 import chex
@@ -63,7 +64,9 @@ class Trainee:
         base=self.base and {'backbone': drop(self.base)})
 
 
-def full(model: CausalLM, params: chex.ArrayTree, folder: str) -> Trainee:
+def full(
+    model: CausalLM | ScalarModel, params: chex.ArrayTree, folder: str
+) -> Trainee:
   """All weights are trained."""
   return Trainee(model, params, model.axes(), None, folder)
 
@@ -96,6 +99,44 @@ def adapted(
   shardings = sharding.tree_shardings(mesh, axes, jax.eval_shape(make, key))
   params = jax.jit(make, out_shardings=shardings)(key)
   return Trainee(model, params, axes, base, folder)
+
+
+def adapted_scalar(
+    policy: Trainee, adapters: chex.ArrayTree, head: jax.Array,
+    settings: lora.Lora, folder: str,
+) -> Trainee:
+  """A reward model that is adapters and a head over the policy's own base.
+
+  Args:
+    policy: whose base it reads; not copied.
+    adapters: the reward model's, for the layers of that base.
+    head: [D].
+    settings: of these adapters; they may differ from the policy's.
+    folder: where the adapters were read from.
+  """
+  config = dataclasses.replace(
+      policy.model.config, lora=settings, tie_embeddings=True)
+  model = ScalarModel(config)
+  axes = {'backbone': lora.split(model.axes()['backbone'])[1],
+          'head': model.axes()['head']}
+  base = {'backbone': {name: leaf for name, leaf in policy.base.items()
+                       if name != 'unembed'}}
+  return Trainee(model, {'backbone': adapters, 'head': head}, axes, base,
+                 folder)
+
+
+def memory_of(roles: Mapping[str, chex.ArrayTree]) -> dict[str, int]:
+  """Bytes of each role's parameters, an array that roles share counted once.
+
+  It is the first role's that has it, so that the numbers sum to what is held.
+  """
+  seen, bytes_of = set(), {}
+  for role, tree in roles.items():
+    leaves = {id(x): x for x in jax.tree.leaves(tree)}
+    bytes_of[role] = sum(
+        x.nbytes for key, x in leaves.items() if key not in seen)
+    seen |= leaves.keys()
+  return bytes_of
 
 
 def shardings_of(params: chex.ArrayTree) -> chex.ArrayTree:

@@ -22,22 +22,15 @@ import jax
 from alignjax import adapters
 from alignjax import configs
 from alignjax import hf
+from alignjax import loading
 from alignjax import metrics as metrics_lib
 from alignjax import settings
 from alignjax import sharding
 from alignjax import train
-from alignjax.models import CausalLM
-from alignjax.models import lora
-from alignjax.models import ScalarModel
 from alignjax.types import InputError
-
-_UNROLLED_LAYERS = 8  # Deeper models are scanned.
 
 # In a model's folder: it speaks the testbed's language.
 TESTBED_MARK = 'testbed.json'
-
-# In a reward model's folder: what is taken off its rewards.
-_REWARD_MEAN = 'reward_mean.json'
 
 # Settings that may differ between a run and its continuation.
 _FREE = ('workdir', 'resume', 'mesh', 'save_every', 'compare')
@@ -51,6 +44,14 @@ BatchConfig = configs.BatchConfig
 Iterations = configs.Iterations
 RunConfig = configs.RunConfig
 Steps = configs.Steps
+
+is_adapter = loading.is_adapter
+load_policy = loading.load_policy
+load_reward_model = loading.load_reward_model
+load_trainee = loading.load_trainee
+load_value = loading.load_value
+read_reward_mean = loading.read_reward_mean
+write_reward_mean = loading.write_reward_mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -290,62 +291,3 @@ def _check_same(config: dict, path: pathlib.Path, cfg: RunConfig) -> None:
           f'workdir={cfg.workdir} holds a run with {field}='
           f'{before.get(field)!r}, not {config.get(field)!r}; repeat its '
           'settings to resume, or choose a new folder')
-
-
-def load_trainee(cfg: AdapterConfig, folder: str, mesh: jax.sharding.Mesh):
-  """(trainee, tokenizer) of a Hugging Face folder: all of it, or adapters.
-
-  With adapters the base goes straight to the mesh, and stays there once.
-  """
-  depth = dict(scan_layers=_is_deep(folder))
-  tokenizer = hf.load_tokenizer(folder)
-  if not cfg.lora_rank:
-    config, params = hf.load_model(folder, **depth)
-    return adapters.full(CausalLM(config), params, folder), tokenizer
-  config, base = hf.load_model(
-      folder, mesh=mesh, **depth,
-      quantize=None if cfg.quantize == 'none' else cfg.quantize)
-  settings = lora.Lora(cfg.lora_rank, cfg.lora_alpha, cfg.lora_targets,
-                       cfg.lora_rank_stabilised)
-  return adapters.adapted(
-      CausalLM(config), base, settings, folder, mesh=mesh,
-      key=jax.random.key(cfg.seed)), tokenizer
-
-
-def load_policy(folder: str | os.PathLike):
-  """(model, params, tokenizer) of a Hugging Face folder, in float32."""
-  config, params = hf.load_model(folder, scan_layers=_is_deep(folder))
-  return CausalLM(config), params, hf.load_tokenizer(folder)
-
-
-def load_reward_model(folder: str | os.PathLike):
-  """(model, params) of a sequence classification folder, in float32."""
-  config, params = hf.load_reward_model(folder, scan_layers=_is_deep(folder))
-  return ScalarModel(config), params
-
-
-def write_reward_mean(folder: pathlib.Path, mean: float) -> None:
-  """Says beside a reward model what is taken off its rewards, if anything.
-
-  A sequence classifier has no bias to hold it; where rewards are only compared
-  it does not matter.
-  """
-  path = folder / _REWARD_MEAN
-  path.unlink(missing_ok=True)
-  if mean:
-    write_json(path, {'mean': mean})
-
-
-def read_reward_mean(folder: str | os.PathLike) -> float:
-  """What `write_reward_mean` left in the folder; 0 if nothing."""
-  path = pathlib.Path(folder) / _REWARD_MEAN
-  return json.loads(path.read_text())['mean'] if path.exists() else 0.0
-
-
-def _is_deep(folder: str | os.PathLike) -> bool:
-  """Whether to compile one layer and scan it, rather than every layer.
-
-  An unrolled program runs a little faster and compiles in a time that grows
-  with its depth.
-  """
-  return hf.read_config(folder).num_layers > _UNROLLED_LAYERS

@@ -65,6 +65,44 @@ def token_logprobs_and_entropy(
       temperature)
 
 
+def token_logprobs_and_kl(
+    model: CausalLM, params, ref_model: CausalLM, ref_params,
+    tokens: jax.Array, attention_mask: jax.Array, *, rows: Rows | None = None,
+    start: int = 0, chunk_size: int | None = None, temperature: float = 1.0,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Both models' `token_logprobs`, and the divergence between them.
+
+  Args:
+    model: the policy.
+    params: its parameters.
+    ref_model: the reference, of the policy's vocabulary.
+    ref_params: its parameters.
+    tokens: [..., T] int32.
+    attention_mask: [..., T] bool.
+    rows: what the models read; None is `tokens`, each row by itself.
+    start: columns before it are not unembedded and come out 0.
+    chunk_size: columns whose logits exist at one time; None is all of them.
+    temperature: divides the logits of both.
+
+  Returns:
+    Three [..., T] float32 arrays in nats, of one forward pass each: log π,
+    log π_ref, and KL(π ‖ π_ref) over the vocabulary at each token.
+  """
+  read, mask, shared = _read(tokens, attention_mask, rows)
+  states = [(m.hidden(p, read, mask, **shared), m.unembedding(p))
+            for m, p in ((model, params), (ref_model, ref_params))]
+  softcap = model.config.logit_softcap
+  settings = dict(chunk_size=chunk_size, temperature=temperature,
+                  start=start if rows is None else min(start, rows.start))
+  said = [logprobs_lib.token_logprobs(h, u, read, softcap=softcap, **settings)
+          for h, u in states]
+  said.append(logprobs_lib.exact_kl(
+      *states[0], *states[1], softcap=softcap, **settings))
+  said = [_filed(x, tokens, rows) for x in said]
+  return tuple(said if rows is None else _wanted(
+      said, attention_mask, start))
+
+
 def response_logprobs(
     model: CausalLM, params, tokens: jax.Array, attention_mask: jax.Array,
     loss_mask: jax.Array, *, rows: Rows | None = None,
@@ -198,10 +236,14 @@ def _of_tokens(
           hidden, unembedding, read, start=first, chunk_size=chunk_size,
           temperature=temperature, softcap=model.config.logit_softcap),
              tokens, rows) for statistic in statistics)
-  if rows is None:
-    return said
+  return said if rows is None else _wanted(said, attention_mask, start)
+
+
+def _wanted(said, attention_mask, start):
+  """0 where nothing was asked: what is read there is another response's."""
   # A response's first token may stand behind the last of another.
-  is_wanted = attention_mask & (jnp.arange(tokens.shape[-1]) >= max(start, 1))
+  columns = jnp.arange(attention_mask.shape[-1])
+  is_wanted = attention_mask & (columns >= max(start, 1))
   return tuple(jnp.where(is_wanted, x, 0.0) for x in said)
 
 

@@ -27,6 +27,7 @@ class Script:
     folder: the same for a Hugging Face folder.
     check: raises InputError where settings have no meaning together; called
       before anything is written.
+    prepare: fills settings in that depend on others, ahead of the defaults.
   """
 
   name: str
@@ -35,10 +36,12 @@ class Script:
   testbed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   folder: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   check: Callable[[Any], None] = lambda cfg: None
+  prepare: Callable[[Any], Any] = lambda cfg: cfg
 
   def resolve(self, cfg):
     """The config with no setting left open, and none without meaning."""
-    cfg = runs.with_defaults(cfg, testbed=self.testbed, folder=self.folder)
+    cfg = runs.with_defaults(
+        self.prepare(cfg), testbed=self.testbed, folder=self.folder)
     self.check(cfg)
     return cfg
 

@@ -41,16 +41,18 @@ RANGES: dict[str, Range] = dict.fromkeys((
     'num_minibatches', 'num_microbatches', 'chunk_size', 'num_documents',
     'num_layers', 'hidden_size', 'intermediate_size', 'num_heads',
     'num_samples', 'num_prompts', 'num_test_prompts', 'num_held_out',
-    'preference_prompts', 'num_pairs', 'budget',
+    'preference_prompts', 'num_pairs', 'budget', 'ptx_batch_size',
 ), _COUNT) | dict.fromkeys((
     'learning_rate', 'value_learning_rate', 'beta', 'kl_target', 'clip_high',
-    'value_clip', 'temperature', 'alpha', 'lora_alpha',
+    'value_clip', 'temperature', 'alpha', 'lora_alpha', 'reward_clip',
+    'early_stop_kl', 'max_decode_gap',
 ), _POSITIVE) | dict.fromkeys((
     'seed', 'save_every', 'kl_coef', 'centering', 'missing_eos_penalty',
     'noise', 'entropy_coef', 'sft_coef', 'odds_coef', 'simpo_gamma',
-    'desirable_weight', 'undesirable_weight', 'lora_rank',
+    'desirable_weight', 'undesirable_weight', 'lora_rank', 'ptx_coef',
+    'value_warmup',
 ), _NOT_NEGATIVE) | dict.fromkeys(
-    ('gamma', 'lam', 'max_dropped', 'tail'), _SHARE) | {
+    ('gamma', 'lam', 'max_dropped', 'tail', 'min_ended'), _SHARE) | {
     'max_length': Range(2, math.inf, has_high=True),
     'label_smoothing': Range(0, 0.5),
     'clip': Range(0, 1, has_low=False),

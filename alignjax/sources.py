@@ -240,6 +240,19 @@ def prompt_rows(
   return records, rows
 
 
+def pretraining_rows(
+    run: runs.Run, cfg: runs.RunConfig, tokenizer: hf.Tokenizer, path: str
+) -> list[data.TokenizedResponse]:
+  """Rows of pretraining text from a file of {text} rows, or the testbed's."""
+  if not path:
+    texts = testbed.corpus(WORLD, cfg.seed, 2_000)
+  else:
+    records, text, summary = _read(cfg, path, data.documents)
+    run.note_reading(text, summary)
+    texts = [record.text for record in records]
+  return data.tokenize_documents(texts, tokenizer, max_length=cfg.max_length)
+
+
 def hold_out(
     rows: Sequence, count: int, seed: int
 ) -> tuple[list, list]:

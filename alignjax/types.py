@@ -132,6 +132,19 @@ class PromptBatch:
 
 
 @flax.struct.dataclass
+class PromptTextBatch:
+  """Prompts to sample from, and pretraining text to stay fluent on: PPO-ptx."""
+
+  prompts: PromptBatch
+  text: TokenBatch  # Its rows are spread over the iteration's minibatches.
+
+  @property
+  def attention_mask(self) -> jax.Array:
+    """The prompts', by which an iteration's tokens are counted."""
+    return self.prompts.attention_mask
+
+
+@flax.struct.dataclass
 class Trajectory:
   """Prompts with sampled responses, T = P + R, and what annotators added."""
 
@@ -142,6 +155,7 @@ class Trajectory:
   sampler_logprobs: jax.Array  # [B, T] nats, as the decoder saw them.
   logprobs: jax.Array | None = None      # [B, T] nats, the training forward's.
   ref_logprobs: jax.Array | None = None  # [B, T] nats
+  kl: jax.Array | None = None            # [B, T] nats, as it is penalised.
   values: jax.Array | None = None        # [B, T] before each token.
   reward: jax.Array | None = None        # [B] a model's score, or a rule's.
   advantages: jax.Array | None = None    # [B, T] as the method has them.

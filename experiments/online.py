@@ -9,6 +9,7 @@ from collections.abc import Callable
 import dataclasses
 from typing import Literal
 
+from alignjax import adapters
 from alignjax import data
 from alignjax import runs
 from alignjax import scripts
@@ -17,6 +18,7 @@ from alignjax import sources
 from alignjax import train
 from alignjax.models import CausalLM
 from alignjax.types import InputError
+from experiments import judges
 from experiments import ppo
 from experiments import sft
 
@@ -46,6 +48,10 @@ class Config(runs.RunConfig):
   missing_eos_penalty: float = 1.0   # Off the reward of a cut response.
   temperature: float = 1.0           # Of sampling.
   chunk_size: int | None = None      # Columns unembedded at one time.
+  # Nats by which sampler and training forward may disagree on a token.
+  max_decode_gap: float = 1.0
+  # Share of the first iteration's responses that must end by themselves.
+  min_ended: float = 0.01
   compare: str = ''                  # Another online workdir, for the report.
 
 
@@ -92,8 +98,8 @@ def script(
     model, params, tokenizer = runs.load_policy(policy)
     sources.check_layout(cfg, model.config)
     width = cfg.max_length - cfg.max_new_tokens
-    rows, observe, reward_fn = prompts_and_reward(
-        cfg, run, model, tokenizer, policy, width)
+    rows, observe, reward_fn, judge = prompts_and_reward(
+        cfg, run, adapters.full(model, params, policy), tokenizer, width)
     names = [field.name for field in dataclasses.fields(train.OnlineConfig)]
     optimizer = train.make_optimizer(
         cfg.learning_rate, cfg.num_steps * cfg.num_epochs * cfg.num_minibatches,
@@ -112,14 +118,18 @@ def script(
         run.stage(cfg), iterate, state, shardings,
         lambda start: data.prompt_batches(
             rows, batch_size=cfg.batch_size, max_length=width,
-            num_samples=cfg.num_samples, seed=cfg.seed, start=start))
+            num_samples=cfg.num_samples, seed=cfg.seed, start=start),
+        check=train.make_check(
+            reward=judge, min_ended=cfg.min_ended,
+            max_decode_gap=cfg.max_decode_gap,
+            max_new_tokens=cfg.max_new_tokens))
     run.save_model(model, state.params, tokenizer)
     run.finish({'prompts': len(rows)})
 
   def outcome(cfg: Config, folder: str) -> dict:
     policy = sft.policy_folder(cfg)
     scored = {} if cfg.reward != 'model' else {
-        'reward_model': ppo.reward_folder(cfg, policy)}
+        'reward_model': judges.reward_folder(cfg, policy)}
     return {'folders': {'sft': policy, name: folder},
             'compare': cfg.compare} | scored
 
@@ -137,15 +147,16 @@ def script(
 
 
 def prompts_and_reward(
-    cfg: Config, run: runs.Run, model: CausalLM, tokenizer, policy: str,
+    cfg: Config, run: runs.Run, policy: adapters.Trainee, tokenizer,
     width: int):
-  """(prompts, who watches, what scores a trajectory)."""
+  """(prompts, who watches, what scores a trajectory, how that is called)."""
   if cfg.reward == 'gsm8k':
     rows, reward_fn = sources.verified_prompts(run, cfg, tokenizer, width)
-    return rows, None, reward_fn
+    return rows, None, reward_fn, f'reward={cfg.reward}'
   rows, observe = sources.ppo_prompts(run, cfg, tokenizer, width)
-  score = ppo.reward_function(cfg, run, model, policy)
-  return rows, observe, lambda t: score(t.tokens, t.attention_mask, t.rows)
+  judge = judges.load(cfg, run, policy)
+  score = lambda t: judge.reward_fn(t.tokens, t.attention_mask, t.rows)
+  return rows, observe, score, f'reward_model={judge.folder}'
 
 
 def check_reward(cfg: Config) -> None:

@@ -5,6 +5,10 @@
   python -m experiments.ppo --workdir runs/ppo --model DIR --reward-model DIR
     --data FILE.jsonl
 
+One form holds four models: policy, reference, reward model, value function.
+With `--lora-rank 8` they are adapters and heads over ONE frozen base, which is
+the reference; everything else is the same.
+
 `--kl-coef 0` takes the penalty away: the proxy reward climbs, and on the
 testbed, where gold is known, one sees it fall.
 
@@ -13,28 +17,28 @@ and the reward model, gold 0.61 at 2.0 nats; with `--kl-coef 0`, 0.16 at 28.
 """
 
 import dataclasses
-import pathlib
 from typing import Literal
 
+from alignjax import adapters
 from alignjax import cli
 from alignjax import data
-from alignjax import models
-from alignjax import rollout
 from alignjax import runs
 from alignjax import scripts
-from alignjax import sharding
 from alignjax import sources
 from alignjax import train
 from alignjax.types import InputError
-from experiments import reward
+from alignjax.types import PromptTextBatch
+from experiments import judges
 from experiments import sft
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(runs.RunConfig):
+class Config(runs.AdapterConfig):
   """Settings of PPO. Where two defaults are given: testbed, folder."""
 
-  reward_model: str = ''             # Its folder; '' trains one here first.
+  # Its folder, or the adapter/ of one over the policy's base; '' trains one
+  # here first.
+  reward_model: str = ''
   reward_steps: int | None = None    # Steps of that. 250, 100.
   num_steps: runs.Iterations = None  # Iterations. 50, 100.
   batch_size: int | None = None      # Responses in an iteration. 128, 32.
@@ -45,24 +49,41 @@ class Config(runs.RunConfig):
   layout: Literal['padded', 'branched'] = 'padded'
   max_length: int | None = None      # Tokens, prompt and response. 48, 512.
   max_new_tokens: int | None = None  # Tokens of a response. 32, 128.
-  learning_rate: float | None = None  # Of the policy. 3e-4, 1e-6.
+  # Of the policy. 3e-4, 1e-6; of its adapters 2e-3, 1e-5.
+  learning_rate: float | None = None
   value_learning_rate: float | None = None  # 1e-3, 1e-5.
   kl_coef: float | None = None       # KL penalty's start, 1/nats. 0.3, 0.05.
   kl_target: float | None = None     # Nats per response. 2, 6.
   kl_horizon: float | None = None    # Responses it reacts in. 1000, 10000.
+  # A token's KL: its log-ratio, or the divergence over the vocabulary.
+  kl_estimator: Literal['k1', 'exact'] = 'k1'
+  reward_clip: float | None = None   # Rewards beyond this, either way, are it.
+  whiten_rewards: bool = False       # Token rewards to unit deviation.
   gamma: float = 1.0                 # Discount per token.
   lam: float = 0.95                  # GAE's lambda.
   clip: float = 0.2                  # Of the probability ratio.
   clip_high: float | None = None     # How far it may rise, if not --clip.
   dual_clip: float | None = None  # Ratio past which a bad token costs no more.
   entropy_coef: float = 0.0          # Weight of the entropy bonus.
+  # Weight of the loss on pretraining text, PPO-ptx; 0 leaves it out.
+  ptx_coef: float = 0.0
+  ptx_data: str = ''                 # Its file, {text} rows; testbed: corpus.
+  ptx_batch_size: int | None = None  # Texts in an iteration. --batch-size.
   value_clip: float = 0.2            # Of the values.
+  value_warmup: int = 0              # Iterations before the policy moves.
+  # Nats per token past which an iteration's other minibatches do not move the
+  # policy.
+  early_stop_kl: float | None = None
   num_epochs: int = 2                # Passes over each rollout.
   num_minibatches: int = 2           # Optimizer steps in each pass.
   num_microbatches: int = 1          # Parts of a minibatch, to save memory.
   missing_eos_penalty: float = 1.0   # Off the reward of a cut response.
   temperature: float = 1.0           # Of sampling.
   chunk_size: int | None = None      # Columns unembedded at one time.
+  # Nats by which sampler and training forward may disagree on a token.
+  max_decode_gap: float = 1.0
+  # Share of the first iteration's responses that must end by themselves.
+  min_ended: float = 0.01
   compare: str = ''                  # Another PPO workdir, for the report.
 
   @property
@@ -74,13 +95,11 @@ class Config(runs.RunConfig):
 def fit(cfg: Config, run: runs.Run) -> None:
   """Trains on sampled responses and saves the policy."""
   check_groups(cfg, run)
-  policy = sft.policy_folder(cfg)
-  model, params, tokenizer = runs.load_policy(policy)
-  sources.check_layout(cfg, model.config)
+  policy, tokenizer = runs.load_trainee(cfg, sft.policy_folder(cfg), run.mesh)
+  sources.check_layout(cfg, policy.model.config)
   width = cfg.max_length - cfg.max_new_tokens
   rows, observe = sources.ppo_prompts(run, cfg, tokenizer, width)
-  judge = reward_folder(cfg, policy)
-  scalar, reward_params = load_reward(judge, model, policy)
+  judge = judges.load(cfg, run, policy)
 
   names = [field.name for field in dataclasses.fields(train.PPOConfig)]
   settings = train.PPOConfig(**{name: getattr(cfg, name) for name in names})
@@ -88,25 +107,56 @@ def fit(cfg: Config, run: runs.Run) -> None:
       train.make_optimizer(rate, cfg.num_optimizer_steps, decay='constant')
       for rate in (cfg.learning_rate, cfg.value_learning_rate)]
   state, shardings = train.init_ppo_state(
-      model, scalar, params, reward_params, *optimizers, settings,
-      mesh=run.mesh, seed=cfg.seed)
-  of_policy, of_value = shardings.policy.params, shardings.value.params
+      policy, judge.trainee, *optimizers, settings, mesh=run.mesh,
+      seed=cfg.seed)
+  held = note_memory(run, policy, judge, state)
   iterate = train.make_ppo_iteration(
-      model, scalar, sharding.put(params, of_policy),
-      rollout.make_reward_fn(
-          scalar, sharding.put(reward_params, of_value), mesh=run.mesh,
-          param_shardings=of_value, mean=runs.read_reward_mean(judge)),
-      *optimizers, settings, shardings=shardings, mesh=run.mesh,
-      prompt_length=width, eos_id=tokenizer.eos_id, observe=observe,
-      chunk_size=cfg.chunk_size)
+      policy, judge.trainee, judge.reward_fn, *optimizers, settings,
+      shardings=shardings, mesh=run.mesh, prompt_length=width,
+      eos_id=tokenizer.eos_id, observe=observe, chunk_size=cfg.chunk_size)
+  check = train.make_check(
+      reward=f'reward_model={judge.folder}', min_ended=cfg.min_ended,
+      max_decode_gap=cfg.max_decode_gap, max_new_tokens=cfg.max_new_tokens)
   state = train.run_stage(
       run.stage(cfg), iterate, state, shardings,
-      lambda start: data.prompt_batches(
-          rows, batch_size=cfg.batch_size, max_length=width,
-          num_samples=cfg.num_samples, seed=cfg.seed, start=start))
-  run.save_model(model, state.policy.params, tokenizer)
+      batches(cfg, run, tokenizer, rows, width), check=check)
+  run.save_trained(policy, state.policy.params, tokenizer)
   run.finish({'prompts': len(rows), 'kl_target': cfg.kl_target,
-              'kl_band': [0.75 * cfg.kl_target, 1.25 * cfg.kl_target]})
+              'kl_band': [0.75 * cfg.kl_target, 1.25 * cfg.kl_target],
+              'parameter_bytes': held})
+
+
+def batches(cfg: Config, run: runs.Run, tokenizer, rows, width: int):
+  """From an iteration to its prompts, and its pretraining text if any."""
+  prompts = lambda start: data.prompt_batches(
+      rows, batch_size=cfg.batch_size, max_length=width,
+      num_samples=cfg.num_samples, seed=cfg.seed, start=start)
+  if not cfg.ptx_coef:
+    return prompts
+  texts = sources.pretraining_rows(run, cfg, tokenizer, cfg.ptx_data)
+  text_batches = lambda start: data.demonstration_batches(
+      texts, batch_size=cfg.ptx_batch_size or cfg.batch_size,
+      max_length=cfg.max_length, seed=cfg.seed, start=start)
+  return lambda start: map(
+      PromptTextBatch, prompts(start), text_batches(start))
+
+
+def note_memory(
+    run: runs.Run, policy: adapters.Trainee, judge: judges.Judge,
+    state: train.PPOState) -> dict[str, int]:
+  """Says what the four models' parameters take, shared ones once."""
+  whole = lambda role, params: params if role.base is None else (
+      role.base, params)
+  held = adapters.memory_of({
+      'reference': policy.params if policy.base is None else policy.base,
+      'policy': whole(policy, state.policy.params),
+      'reward_model': whole(judge.trainee, judge.trainee.params),
+      'value': whole(judge.trainee, state.value.params)})
+  total = sum(held.values())
+  run.console.note('parameters: ' + ', '.join(
+      f'{role} {count / 2**20:,.2f} MiB' for role, count in held.items())
+      + f'; {total / 2**20:,.2f} MiB in all')
+  return held | {'total': total}
 
 
 def check_groups(cfg, run: runs.Run, *, in_pairs: bool = False) -> None:
@@ -119,52 +169,43 @@ def check_groups(cfg, run: runs.Run, *, in_pairs: bool = False) -> None:
         f'batch_size={cfg.batch_size} does not split into num_minibatches='
         f'{cfg.num_minibatches} of whole {"pairs" if in_pairs else "groups"} '
         f'over {run.num_shards} data shards; use a multiple of {whole}')
-
-
-def reward_function(cfg, run: runs.Run, model: models.CausalLM, policy: str):
-  """`(tokens, attention_mask) -> [B]`: the reward model, on the mesh."""
-  judge = reward_folder(cfg, policy)
-  scalar, params = load_reward(judge, model, policy)
-  shardings = sharding.tree_shardings(run.mesh, scalar.axes(), params)
-  return rollout.make_reward_fn(
-      scalar, sharding.put(params, shardings), mesh=run.mesh,
-      param_shardings=shardings, mean=runs.read_reward_mean(judge))
-
-
-def load_reward(folder: str, model: models.CausalLM, policy: str):
-  """The reward model, which must read the policy's tokens."""
-  scalar, params = runs.load_reward_model(folder)
-  ours, theirs = model.config.vocab_size, scalar.config.vocab_size
-  if ours != theirs:
+  texts = getattr(cfg, 'ptx_coef', 0) and (cfg.ptx_batch_size or cfg.batch_size)
+  if texts % (parts * cfg.num_epochs):
     raise InputError(
-        f'reward_model={folder} has vocab_size={theirs} and the policy '
-        f'{policy} {ours}; give a reward model trained from this policy')
-  return scalar, params
-
-
-def reward_folder(cfg: Config, policy: str) -> str:
-  """The reward model's folder; without one, it is trained here first."""
-  if cfg.reward_model:
-    return cfg.reward_model
-  return reward.stage(reward.Config(
-      workdir=str(pathlib.Path(cfg.workdir) / 'reward'), model=policy,
-      data=cfg.data, num_steps=cfg.reward_steps, max_length=cfg.max_length,
-      batch_size=None if runs.is_testbed(policy) else cfg.batch_size,
-      resume=True, seed=cfg.seed, mesh=cfg.mesh, plain=cfg.plain,
-      long_prompts=cfg.long_prompts, max_dropped=cfg.max_dropped,
-      split=cfg.split, on_bad_record=cfg.on_bad_record,
-      duplicates=cfg.duplicates))
+        f'ptx_batch_size={texts} does not split over the iteration\'s '
+        f'{cfg.num_epochs * cfg.num_minibatches} optimizer steps; use a '
+        f'multiple of {parts * cfg.num_epochs}')
 
 
 def outcome(cfg: Config, folder: str) -> dict:
   """What is compared at the end."""
   policy = sft.policy_folder(cfg)
   return {'folders': {'sft': policy, 'ppo': folder}, 'compare': cfg.compare,
-          'reward_model': reward_folder(cfg, policy)}
+          'reward_model': judges.reward_folder(cfg, policy)}
+
+
+def check(cfg: Config) -> None:
+  """Refuses pretraining text that is not there, or that nobody reads."""
+  if cfg.ptx_coef and not cfg.ptx_data and not runs.is_testbed(cfg.model):
+    raise InputError(
+        f'ptx_coef={cfg.ptx_coef:g} mixes pretraining text in, and there is '
+        'none; give a file of {text} rows, as --ptx-data')
+  if cfg.ptx_data and not cfg.ptx_coef:
+    raise InputError(
+        f'ptx_data={cfg.ptx_data} would not be read with ptx_coef=0; give its '
+        'weight (InstructGPT: 27.8), or leave it out')
+
+
+def _with_rate(cfg: Config) -> Config:
+  """Adapters take larger steps than weights."""
+  if not cfg.lora_rank or cfg.learning_rate is not None:
+    return cfg
+  return dataclasses.replace(
+      cfg, learning_rate=2e-3 if runs.is_testbed(cfg.model) else 1e-5)
 
 
 SCRIPT = scripts.Script(
-    'ppo', fit, outcome,
+    'ppo', fit, outcome, check=check, prepare=_with_rate,
     testbed=dict(num_steps=50, batch_size=128, max_length=48,
                  max_new_tokens=32, learning_rate=3e-4, reward_steps=250,
                  value_learning_rate=1e-3, kl_coef=0.3, kl_target=2.0,

@@ -236,6 +236,11 @@ class Tokenizer:
         self, pad_id=min(free), files=tuple(texts.items()))
 
   @property
+  def vocabulary(self) -> dict[str, int]:
+    """Token to id, of every token."""
+    return engines.engine(self._json).get_vocab()
+
+  @property
   def _json(self) -> str:
     return dict(self.files)['tokenizer.json']
 

@@ -11,6 +11,7 @@ from alignjax.objectives.policy_gradient import sequence_mean
 from alignjax.objectives.policy_gradient import token_mean
 from alignjax.objectives.ppo import ppo_policy
 from alignjax.objectives.ppo import ppo_value
+from alignjax.objectives.ppo import with_pretraining
 from alignjax.objectives.preference import length_desensitized
 from alignjax.objectives.preference import pair_metrics
 from alignjax.objectives.preference import preference
@@ -21,5 +22,5 @@ from alignjax.objectives.sft import sft
 __all__ = ['budget_mean', 'clip_surrogate', 'dpo', 'gspo_surrogate', 'kto',
            'length_desensitized', 'pair_metrics', 'policy_gradient',
            'ppo_policy', 'ppo_value', 'preference', 'response_surrogate',
-           'reward', 'reward_ranking',
-           'sequence_mean', 'sft', 'token_mean']
+           'reward', 'reward_ranking', 'sequence_mean', 'sft', 'token_mean',
+           'with_pretraining']

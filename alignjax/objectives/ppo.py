@@ -1,4 +1,4 @@
-"""The two losses of a PPO update: clipped policy, clipped value."""
+"""The losses of a PPO update: clipped policy and value, pretraining text."""
 
 import jax.numpy as jnp
 
@@ -6,6 +6,7 @@ from alignjax import losses
 from alignjax import scoring
 from alignjax.models import CausalLM
 from alignjax.models import ScalarModel
+from alignjax.objectives.sft import sft
 from alignjax.types import Mean
 from alignjax.types import merge_cells
 from alignjax.types import Trajectory
@@ -63,6 +64,34 @@ def ppo_policy(
     }
 
   return objective
+
+
+def with_pretraining(
+    objective, model: CausalLM, *, chunk_size: int | None = None):
+  """The objective of (responses, text): PPO's, and the text's SFT loss.
+
+    L = L_PPO − γ E_text [log π(y_t | y_<t)]
+
+  Ouyang et al. (2022), https://arxiv.org/abs/2203.02155, eq. 2, with the text's
+  mean taken per token. The text's rows are weighed so that their SUMMED loss
+  is on the scale of the responses' (see `train.ppo.update`). The metric
+  `ptx_loss` is the text's mean, in nats per token, before γ.
+
+  Args:
+    objective: over trajectories, such as `ppo_policy`.
+    model: the policy.
+    chunk_size: columns unembedded at one time; None is all of them.
+  """
+  supervised = sft(model, chunk_size=chunk_size)
+
+  def mixed(params, batch, key):
+    trajectory, text = batch
+    loss, metrics = objective(params, trajectory, key)
+    of_text, _ = supervised(params, text, key)
+    return (Mean(loss.total + of_text.total, loss.weight),
+            metrics | {'ptx_loss': of_text})
+
+  return mixed
 
 
 def ppo_value(model: ScalarModel, *, clip: float = 0.2):

@@ -1,5 +1,6 @@
 """The train state, the one step builder, the loop, and the iterations."""
 
+from alignjax.train.guard import make_check
 from alignjax.train.loop import fit
 from alignjax.train.measure import measure
 from alignjax.train.online import best_and_worst
@@ -36,6 +37,7 @@ __all__ = [
            'grouped',
            'init_ppo_state',
            'init_state',
+           'make_check',
            'make_kl_controller',
            'make_online_iteration',
            'make_optimizer',

@@ -12,6 +12,10 @@ from alignjax import metrics as metrics_lib
 # the new state, the metrics still on the device, and the tokens of the batch.
 Hook = Callable[[int, object, dict, int], None]
 
+# Called with a step and its metrics as numbers; raises where they show that the
+# run must not go on.
+Check = Callable[[int, dict[str, float]], None]
+
 
 def fit(
     step: Callable,
@@ -90,8 +94,14 @@ class LogMetrics:
   def __init__(
       self, path, *, stage: str, num_steps: int,
       console: metrics_lib.Console | None = None, start: int = 0,
+      check: Check | None = None,
   ):
-    """Opens the file; on resume, drops lines of steps after `start`."""
+    """Opens the file; on resume, drops lines of steps after `start`.
+
+    `check` sees each line first. What it refuses is not written, nor is a
+    checkpoint of that step or a later one, since those wait for the line.
+    """
+    self._check = check
     self._writer = metrics_lib.JsonlWriter(path)
     self._writer.truncate_after(start, stage)
     self._stage = stage
@@ -111,6 +121,8 @@ class LogMetrics:
     step, metrics, tokens = self._pending
     self._pending = None
     values = metrics_lib.to_floats(metrics)
+    if self._check is not None:
+      self._check(step, values)
     self._writer.write(step, self._stage, values)
     if self._progress is not None:
       told = sorted(values, key=_place_in_line)

@@ -27,6 +27,7 @@ from alignjax import rollout
 from alignjax import scoring
 from alignjax import sharding
 from alignjax.models import CausalLM
+from alignjax.train import guard
 from alignjax.train.state import TrainState
 from alignjax.train.step import make_update
 from alignjax.train.step import Metrics
@@ -178,6 +179,7 @@ def make_online_annotate(
         'entropy': Mean.of(-logprobs, mask),
         'decode_gap': Mean(
             jnp.max(gap, where=mask, initial=0.0), jnp.ones(())),
+        'bad_rewards': Mean(guard.count_bad(trajectory), jnp.ones(())),
     }
 
   return annotate
@@ -191,6 +193,7 @@ def make_online_update(
   """Returns the pure function `update(state, trajectory)`: all minibatches.
 
   Rows are shuffled anew for each epoch; metrics are summed over minibatches.
+  A rollout with a reward that is no number changes nothing.
 
   Args:
     objective: over the rows; the trajectory's own, or `make_rows`'s.
@@ -203,7 +206,7 @@ def make_online_update(
   step = make_update(
       objective, optimizer, num_microbatches=config.num_microbatches)
 
-  def update(state, trajectory):
+  def minibatches(state, trajectory):
     rows = split_cells(make_rows(trajectory) if make_rows else trajectory)
 
     def minibatch_step(state, chosen):
@@ -222,6 +225,9 @@ def make_online_update(
         minibatch_step, state,
         order.reshape(config.num_epochs * config.num_minibatches, -1))
     return state, jax.tree.map(lambda x: jnp.sum(x, axis=0), metrics)
+
+  def update(state, trajectory):
+    return guard.unless_bad(minibatches, state, trajectory)
 
   return update
 

@@ -39,7 +39,8 @@ class Stage:
 
 def run_stage(
     stage: Stage, step: Callable, state, shardings,
-    make_batches: Callable[[int], Iterator],
+    make_batches: Callable[[int], Iterator], *,
+    check: loop.Check | None = None,
 ):
   """Runs `step` to the stage's end, from the newest checkpoint if there is one.
 
@@ -50,6 +51,8 @@ def run_stage(
     shardings: the same tree of shardings.
     make_batches: from a step number to the iterator that begins there. Its
       batches are host arrays.
+    check: `(step, values)` raises where a step's metrics show that the run must
+      not go on; see `loop.LogMetrics`.
 
   Returns:
     The state after the last step. An interrupted stage that is run again ends
@@ -64,7 +67,7 @@ def run_stage(
   batches = (sharding.put(batch, rows) for batch in make_batches(start))
   log = loop.LogMetrics(
       stage.workdir / 'metrics.jsonl', stage=stage.name, start=start,
-      num_steps=stage.num_steps, console=stage.console)
+      num_steps=stage.num_steps, console=stage.console, check=check)
   # A step that a checkpoint holds is a step whose line is written.
   save = loop.SaveCheckpoints(
       folder, every=stage.save_every, num_steps=stage.num_steps,

@@ -15,6 +15,7 @@ import numpy as np
 import optax
 import pytest
 
+from alignjax import adapters
 from alignjax import metrics as metrics_lib
 from alignjax import rollout
 from alignjax import scoring
@@ -48,9 +49,10 @@ def make_setup(tiny, mesh_of):
   def make(config=BASE, spec='one', is_toy=True):
     mesh, seen = mesh_of(spec), []
     optimizers = optax.adam(2e-2), optax.adam(2e-2)
+    policy = adapters.full(tiny.model, tiny.params, '')
+    value = adapters.full(tiny.scalar, tiny.scalar_params, '')
     start = lambda: train.init_ppo_state(
-        tiny.model, tiny.scalar, tiny.params, tiny.scalar_params, *optimizers,
-        config, mesh=mesh, seed=0)
+        policy, value, *optimizers, config, mesh=mesh, seed=0)
     shardings = start()[1]
     rows = sharding.batch_sharding(mesh)
     if is_toy:
@@ -71,10 +73,9 @@ def make_setup(tiny, mesh_of):
       return {'liked': np.mean(trajectory.tokens == LIKED)}
 
     iterate = train.make_ppo_iteration(
-        tiny.model, tiny.scalar,
-        sharding.put(tiny.params, shardings.policy.params), reward_fn,
-        *optimizers, config, shardings=shardings, mesh=mesh,
-        prompt_length=tiny.prompt_length, eos_id=tiny.eos_id, observe=observe)
+        policy, value, reward_fn, *optimizers, config, shardings=shardings,
+        mesh=mesh, prompt_length=tiny.prompt_length, eos_id=tiny.eos_id,
+        observe=observe)
     return Setup(iterate, lambda: start()[0], shardings, mesh, reward_fn, seen)
 
   return make

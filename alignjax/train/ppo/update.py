@@ -1,0 +1,160 @@
+"""All minibatches of an iteration, in one program."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from alignjax import losses
+from alignjax import objectives
+from alignjax.models import CausalLM
+from alignjax.models import ScalarModel
+from alignjax.train import guard
+from alignjax.train.ppo.config import PPOConfig
+from alignjax.train.ppo.config import PPOState
+from alignjax.train.step import make_update
+from alignjax.types import Mean
+from alignjax.types import split_cells
+from alignjax.types import TokenBatch
+
+_SHUFFLE = 1  # Folded into the key that orders the minibatches.
+
+
+def make_ppo_update(
+    model: CausalLM, value_model: ScalarModel,
+    policy_optimizer: optax.GradientTransformation,
+    value_optimizer: optax.GradientTransformation,
+    kl_controller: losses.AdaptiveKL, config: PPOConfig, *,
+    prompt_length: int, chunk_size: int | None = None,
+    batch_sharding: jax.sharding.Sharding | None = None,
+):
+  """Returns the pure function `update(state, trajectory, frozen, text)`.
+
+  Rows are shuffled anew for each epoch, by a key folded from the policy's key
+  and the run's step. Metrics are summed over the minibatches as `Mean`s.
+  `frozen` are the (policy, value) parameters under adapters, None where all
+  is trained; `text` is a `TokenBatch` of pretraining text, for `ptx_coef`. A
+  rollout with a reward that is no number changes nothing.
+
+  Args:
+    model: the policy.
+    value_model: the value function.
+    policy_optimizer: of the policy.
+    value_optimizer: of the value function.
+    kl_controller: moves the KL coefficient once, at the end.
+    config: the iteration's settings.
+    prompt_length: column at which responses begin, P.
+    chunk_size: columns unembedded at one time; None is all of them.
+    batch_sharding: of a minibatch's rows. Without it the compiler, which cannot
+      see through the shuffle, gives every device all of them.
+  """
+  policy_objective = objectives.ppo_policy(
+      model, prompt_length=prompt_length, clip=config.clip,
+      clip_high=config.clip_high, dual_clip=config.dual_clip,
+      entropy_coef=config.entropy_coef, temperature=config.temperature,
+      chunk_size=chunk_size)
+  if config.ptx_coef:
+    policy_objective = objectives.with_pretraining(
+        policy_objective, model, chunk_size=chunk_size)
+  policy_update = _limited(
+      make_update(policy_objective, policy_optimizer,
+                  num_microbatches=config.num_microbatches), config)
+  value_update = make_update(
+      objectives.ppo_value(value_model, clip=config.value_clip),
+      value_optimizer, num_microbatches=config.num_microbatches)
+  num_steps = config.steps_per_iteration
+
+  def shuffled(key, batch_size):
+    epochs = jax.random.split(key, config.num_epochs)
+    order = jax.vmap(lambda k: jax.random.permutation(k, batch_size))(epochs)
+    return order.reshape(num_steps, -1)
+
+  def constrained(batch):
+    return batch if batch_sharding is None else (
+        jax.lax.with_sharding_constraint(batch, batch_sharding))
+
+  def minibatches(state, trajectory, frozen, text):
+    cells = split_cells(trajectory)
+    policy_base, value_base = frozen
+    is_warm = state.value.step >= config.value_warmup * num_steps
+
+    def minibatch_step(carry, taken):
+      policy, value, moves = carry
+      rows, part = taken
+      minibatch = constrained(jax.tree.map(lambda x: x[rows], cells))
+      batch = minibatch if part is None else (
+          minibatch, _weighed(constrained(part), minibatch, config.ptx_coef))
+      policy, moves, of_policy = policy_update(
+          policy, batch, policy_base, moves)
+      value, of_value = value_update(value, minibatch, value_base)
+      return (policy, value, moves), of_policy | {
+          f'value_{name}': mean for name, mean in of_value.items()}
+
+    # A key apart from the one that generation folds from the same step.
+    key = jax.random.fold_in(state.policy.key, state.value.step)
+    key = jax.random.fold_in(key, _SHUFFLE)
+    # Strided, so that a device keeps its own rows of the text.
+    parts = jax.tree.map(
+        lambda x: x.reshape(-1, num_steps, *x.shape[1:]).swapaxes(0, 1), text)
+    (policy, value, _), metrics = jax.lax.scan(
+        minibatch_step, (state.policy, state.value, is_warm),
+        (shuffled(key, cells.weight.shape[0]), parts))
+    metrics = jax.tree.map(lambda x: jnp.sum(x, axis=0), metrics)
+    kl = jnp.sum(trajectory.kl, axis=1, where=trajectory.response_mask)
+    kl_state = kl_controller.update(
+        state.kl, Mean.of(kl, trajectory.weight).compute(),
+        jnp.sum(trajectory.weight))
+    return PPOState(policy, value, kl_state), metrics
+
+  def update(state, trajectory, frozen=(None, None), text=None):
+    return guard.unless_bad(minibatches, state, trajectory, frozen, text)
+
+  return update
+
+
+def _limited(policy_update, config: PPOConfig):
+  """`(policy, batch, base, moves) -> (policy, moves, metrics)`.
+
+  The policy moves while `moves` holds; past `early_stop_kl` it no longer does,
+  the minibatch that shows it included. Without limits nothing is compared.
+  """
+  limit = config.early_stop_kl
+  if limit is None and not config.value_warmup:
+
+    def free(policy, batch, base, moves):
+      policy, metrics = policy_update(policy, batch, base)
+      return policy, moves, metrics
+
+    return free
+
+  def limited(policy, batch, base, moves):
+
+    def move(policy):
+      moved, metrics = policy_update(policy, batch, base)
+      if limit is None:
+        return moved, jnp.asarray(True), metrics
+      is_near = metrics['approx_kl'].compute() <= limit
+      kept = jax.tree.map(
+          lambda new, old: jnp.where(is_near, new, old), moved, policy)
+      return kept, is_near, metrics
+
+    def stay(policy):
+      shapes = jax.eval_shape(move, policy)[2]
+      return policy, jnp.asarray(False), jax.tree.map(
+          lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+    policy, moved, metrics = jax.lax.cond(moves, move, stay, policy)
+    return policy, moves & moved, metrics | {
+        'policy_moved': Mean(moved.astype(jnp.float32), jnp.ones(()))}
+
+  return limited
+
+
+def _weighed(text: TokenBatch, rollout, coef: float) -> TokenBatch:
+  """Text whose summed loss, over the RESPONSES' weight, is coef × its mean.
+
+  Known before the minibatch is cut, so that microbatches change nothing.
+  """
+  responses = jnp.sum(rollout.response_mask * rollout.weight[..., None])
+  tokens = jnp.sum(text.loss_mask * text.weight[:, None])
+  return text.replace(
+      weight=text.weight * coef * responses / jnp.maximum(tokens, 1.0))

@@ -1,0 +1,85 @@
+"""What scores a policy's samples, as PPO and its relatives are given it."""
+
+import pathlib
+from typing import NamedTuple
+
+from alignjax import adapters
+from alignjax import hf
+from alignjax import rollout
+from alignjax import runs
+from alignjax import sharding
+from alignjax.types import InputError
+from experiments import reward
+
+
+class Judge(NamedTuple):
+  """A reward model on the mesh."""
+
+  reward_fn: object  # `(tokens, attention_mask[, rows]) -> [B]`.
+  trainee: adapters.Trainee  # It, as a value function would begin.
+  folder: str
+
+
+def load(cfg, run: runs.Run, policy: adapters.Trainee) -> Judge:
+  """The reward model of the config, which must read the policy's tokens."""
+  folder = reward_folder(cfg, policy.folder)
+  check_tokenizer(folder, policy.folder)
+  trainee = runs.load_value(cfg, folder, policy, run.mesh)
+  # All of its own: the value function's are copied, and trained away from it.
+  of_trained = sharding.tree_shardings(run.mesh, trainee.axes, trainee.params)
+  params = trainee.whole(sharding.put(trainee.params, of_trained))
+  reward_fn = rollout.make_reward_fn(
+      trainee.model, params, mesh=run.mesh,
+      param_shardings=adapters.shardings_of(params),
+      mean=runs.read_reward_mean(folder))
+  return Judge(reward_fn, trainee, folder)
+
+
+def check_tokenizer(folder: str, policy: str) -> None:
+  """Refuses a reward model that reads other tokens than the policy writes.
+
+  Raises:
+    InputError: the vocabularies differ in size, or in what an id stands for.
+  """
+  if runs.is_adapter(folder):
+    return  # It reads the policy's own embedding.
+  ours, theirs = (hf.read_config(f).vocab_size for f in (policy, folder))
+  if ours != theirs:
+    raise InputError(
+        f'reward_model={folder} has vocab_size={theirs} and the policy '
+        f'{policy} {ours}; give a reward model trained from this policy')
+  ours, theirs = (hf.load_tokenizer(f).vocabulary for f in (policy, folder))
+  if ours != theirs:
+    token = sorted(ours.items() ^ theirs.items(), key=lambda x: x[::-1])[0][0]
+    raise InputError(
+        f'reward_model={folder} has another tokenizer than the policy '
+        f'{policy}: token {token!r} is {theirs.get(token)} there and '
+        f'{ours.get(token)} here; give a reward model trained from this policy')
+
+
+def reward_folder(cfg, policy: str) -> str:
+  """The reward model's folder; without one, it is trained here first.
+
+  Under a policy of adapters it is adapters too, over the same base.
+  """
+  if cfg.reward_model:
+    return cfg.reward_model
+  shared = {name: getattr(cfg, name) for name in (
+      'data', 'max_length', 'seed', 'mesh', 'plain', 'long_prompts',
+      'max_dropped', 'split', 'on_bad_record', 'duplicates')}
+  if adapted := lora_settings(cfg):
+    shared |= adapted
+  model = reward.stage(reward.Config(
+      workdir=str(pathlib.Path(cfg.workdir) / 'reward'), model=policy,
+      num_steps=cfg.reward_steps, resume=True, **shared,
+      batch_size=None if runs.is_testbed(policy) else cfg.batch_size))
+  return str(pathlib.Path(model).parent / 'adapter') if adapted else model
+
+
+def lora_settings(cfg) -> dict:
+  """The flags of adapters, if the config has them and asks for some."""
+  if not isinstance(cfg, runs.AdapterConfig) or not cfg.lora_rank:
+    return {}
+  return {name: getattr(cfg, name) for name in (
+      'lora_rank', 'lora_alpha', 'lora_targets', 'lora_rank_stabilised',
+      'quantize')}

@@ -49,9 +49,10 @@ class Config(runs.AdapterConfig):
   layout: Literal['padded', 'branched'] = 'padded'
   max_length: int | None = None      # Tokens, prompt and response. 48, 512.
   max_new_tokens: int | None = None  # Tokens of a response. 32, 128.
-  # Of the policy. 3e-4, 1e-6; of its adapters 2e-3, 1e-5.
+  # Of the policy. 3e-4, 1e-6; of its adapters 1e-3, 1e-5.
   learning_rate: float | None = None
-  value_learning_rate: float | None = None  # 1e-3, 1e-5.
+  # Of the value function. 1e-3, 1e-5; of its adapters 3e-3, 1e-4.
+  value_learning_rate: float | None = None
   kl_coef: float | None = None       # KL penalty's start, 1/nats. 0.3, 0.05.
   kl_target: float | None = None     # Nats per response. 2, 6.
   kl_horizon: float | None = None    # Responses it reacts in. 1000, 10000.
@@ -196,16 +197,17 @@ def check(cfg: Config) -> None:
         'weight (InstructGPT: 27.8), or leave it out')
 
 
-def _with_rate(cfg: Config) -> Config:
+def with_rates(cfg: Config) -> Config:
   """Adapters take larger steps than weights."""
-  if not cfg.lora_rank or cfg.learning_rate is not None:
+  if not cfg.lora_rank:
     return cfg
-  return dataclasses.replace(
-      cfg, learning_rate=2e-3 if runs.is_testbed(cfg.model) else 1e-5)
+  return runs.with_defaults(
+      cfg, testbed=dict(learning_rate=1e-3, value_learning_rate=3e-3),
+      folder=dict(learning_rate=1e-5, value_learning_rate=1e-4))
 
 
 SCRIPT = scripts.Script(
-    'ppo', fit, outcome, check=check, prepare=_with_rate,
+    'ppo', fit, outcome, check=check, prepare=with_rates,
     testbed=dict(num_steps=50, batch_size=128, max_length=48,
                  max_new_tokens=32, learning_rate=3e-4, reward_steps=250,
                  value_learning_rate=1e-3, kl_coef=0.3, kl_target=2.0,

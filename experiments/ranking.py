@@ -75,7 +75,7 @@ def check(cfg: Config) -> None:
 SCRIPT = scripts.Script(
     'ranking', fit, testbed=reward.SCRIPT.testbed | dict(batch_size=16),
     folder=reward.SCRIPT.folder | dict(batch_size=8),
-    outcome=reward.SCRIPT.outcome, check=check)
+    outcome=reward.SCRIPT.outcome, check=check, prepare=reward.with_rate)
 main, stage, resolve = SCRIPT.main, SCRIPT.stage, SCRIPT.resolve
 
 if __name__ == '__main__':

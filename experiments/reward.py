@@ -41,7 +41,8 @@ class Config(runs.BatchConfig):
   num_steps: runs.Steps = None       # Optimizer steps. 250, 500.
   batch_size: int | None = None      # Pairs. 32, 16.
   max_length: int | None = None      # Tokens, prompt and response. 48, 512.
-  learning_rate: float | None = None  # 1e-3, 1e-5.
+  # 1e-3, 1e-5; of adapters 3e-3, 1e-4.
+  learning_rate: float | None = None
   centering: float = 0.0             # Weight of the squared reward sum.
   # LLaMA 2's margins, by the field 'strength' of each pair, 0 to 3.
   margins: Literal['none', 'small', 'large'] = 'none'
@@ -88,6 +89,8 @@ def fit_and_measure(
   run.save_trained(
       trainee, params | {'head': params['head'] / scale}, tokenizer)
   runs.write_reward_mean(run.model_dir, mean / scale)
+  if trainee.base is not None:
+    runs.write_reward_mean(run.workdir / 'adapter', mean / scale)
   measured = measure(chosen / scale, rejected / scale)
   run.console.note(f'reward model on held-out pairs: {measured}')
   run.finish(counts | measured)
@@ -119,8 +122,14 @@ def measure(chosen: np.ndarray, rejected: np.ndarray) -> dict:
   }
 
 
+def with_rate(cfg: Config) -> Config:
+  """Adapters take larger steps than weights."""
+  return cfg if not cfg.lora_rank else runs.with_defaults(
+      cfg, testbed=dict(learning_rate=3e-3), folder=dict(learning_rate=1e-4))
+
+
 SCRIPT = scripts.Script(
-    'reward', fit,
+    'reward', fit, prepare=with_rate,
     testbed=dict(num_steps=250, batch_size=32, max_length=48,
                  learning_rate=1e-3),
     folder=dict(num_steps=500, batch_size=16, max_length=512,

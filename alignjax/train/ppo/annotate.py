@@ -1,5 +1,6 @@
 """What the four models say of a rollout, and the advantages that follow."""
 
+import jax
 import jax.numpy as jnp
 
 from alignjax import advantages as advantages_lib
@@ -61,10 +62,17 @@ def make_annotate(
     penalised = clipped - config.missing_eos_penalty * ~ended
     token_rewards = advantages_lib.token_rewards(
         penalised, kl, mask, kl_coef=kl_coef)
+    own_kl = losses.kl_k1(logprobs, ref_logprobs) - kl
     if config.whiten_rewards:
+      own_kl *= jax.lax.rsqrt(masked.masked_var(token_rewards, mask) + 1e-8)
       token_rewards = masked.whiten(token_rewards, mask, shift_mean=False)
     advantages, returns = advantages_lib.gae(
         token_rewards, values, mask, gamma=config.gamma, lam=config.lam)
+    # A divergence is that of a place, and the same whatever token is drawn
+    # there. As a reward alone it would pull at the tokens before it only, and
+    # no policy stays near a reference for that: the token drawn answers for
+    # its own log-ratio. With k1 this adds 0.
+    advantages -= kl_coef * jnp.where(mask, own_kl, 0.0)
 
     trajectory = trajectory.replace(
         logprobs=logprobs, ref_logprobs=ref_logprobs, kl=kl, values=values,

@@ -30,7 +30,8 @@ class PPOConfig:
   kl_target: float = 6.0      # Nats per response the controller aims at.
   kl_horizon: float = 10_000.0  # Responses over which it reacts; inf: fixed.
   # A token's KL: its log-ratio, or the divergence over the whole vocabulary,
-  # which has no noise of its own and is never negative.
+  # which has no noise of its own and is never negative. Either way a token
+  # answers for its own log-ratio, and for the KL of the tokens after it.
   kl_estimator: Literal['k1', 'exact'] = 'k1'
   reward_clip: float | None = None  # Rewards beyond ± this count as this.
   whiten_rewards: bool = False  # Token rewards to unit deviation, mean kept.

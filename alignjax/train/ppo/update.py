@@ -69,8 +69,11 @@ def make_ppo_update(
     return order.reshape(num_steps, -1)
 
   def constrained(batch):
-    return batch if batch_sharding is None else (
-        jax.lax.with_sharding_constraint(batch, batch_sharding))
+    if batch_sharding is None:
+      return batch
+    for leaf in jax.tree.leaves(batch):  # Uneven shards raise here.
+      batch_sharding.shard_shape(leaf.shape)
+    return jax.lax.with_sharding_constraint(batch, batch_sharding)
 
   def minibatches(state, trajectory, frozen, text):
     cells = split_cells(trajectory)

@@ -247,8 +247,10 @@ def pretraining_rows(
   if not path:
     texts = testbed.corpus(WORLD, cfg.seed, 2_000)
   else:
-    records, text, summary = _read(cfg, path, data.documents)
-    run.note_reading(text, summary)
+    records, reading = data.documents(
+        path, split=cfg.split, max_dropped=cfg.max_dropped,
+        on_bad_record=cfg.on_bad_record)
+    run.note_reading(str(reading), reading.summary())
     texts = [record.text for record in records]
   return data.tokenize_documents(texts, tokenizer, max_length=cfg.max_length)
 

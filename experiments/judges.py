@@ -8,6 +8,7 @@ from alignjax import hf
 from alignjax import rollout
 from alignjax import runs
 from alignjax import sharding
+from alignjax import train
 from alignjax.types import InputError
 from experiments import reward
 
@@ -33,6 +34,13 @@ def load(cfg, run: runs.Run, policy: adapters.Trainee) -> Judge:
       param_shardings=adapters.shardings_of(params),
       mean=runs.read_reward_mean(folder))
   return Judge(reward_fn, trainee, folder)
+
+
+def make_check(cfg, reward: str):
+  """What refuses an iteration by its metrics; `reward` names the judge."""
+  return train.make_check(
+      reward=reward, min_ended=cfg.min_ended,
+      max_decode_gap=cfg.max_decode_gap, max_new_tokens=cfg.max_new_tokens)
 
 
 def check_tokenizer(folder: str, policy: str) -> None:

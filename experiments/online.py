@@ -100,7 +100,9 @@ def script(
     width = cfg.max_length - cfg.max_new_tokens
     rows, observe, reward_fn, judge = prompts_and_reward(
         cfg, run, adapters.full(model, params, policy), tokenizer, width)
-    names = [field.name for field in dataclasses.fields(train.OnlineConfig)]
+    settings = train.OnlineConfig(**{
+        field.name: getattr(cfg, field.name)
+        for field in dataclasses.fields(train.OnlineConfig)})
     optimizer = train.make_optimizer(
         cfg.learning_rate, cfg.num_steps * cfg.num_epochs * cfg.num_minibatches,
         decay='constant')
@@ -109,8 +111,7 @@ def script(
     iterate = train.make_online_iteration(
         model, sharding.put(params, shardings.params), reward_fn,
         make_objective(model, cfg, width),
-        make_estimate and make_estimate(cfg), optimizer,
-        train.OnlineConfig(**{name: getattr(cfg, name) for name in names}),
+        make_estimate and make_estimate(cfg), optimizer, settings,
         shardings=shardings, mesh=run.mesh, prompt_length=width,
         eos_id=tokenizer.eos_id, observe=observe, chunk_size=cfg.chunk_size,
         make_rows=make_rows and make_rows(cfg))
@@ -119,10 +120,7 @@ def script(
         lambda start: data.prompt_batches(
             rows, batch_size=cfg.batch_size, max_length=width,
             num_samples=cfg.num_samples, seed=cfg.seed, start=start),
-        check=train.make_check(
-            reward=judge, min_ended=cfg.min_ended,
-            max_decode_gap=cfg.max_decode_gap,
-            max_new_tokens=cfg.max_new_tokens))
+        check=judges.make_check(cfg, judge))
     run.save_model(model, state.params, tokenizer)
     run.finish({'prompts': len(rows)})
 

@@ -17,6 +17,7 @@ and the reward model, gold 0.61 at 2.0 nats; with `--kl-coef 0`, 0.16 at 28.
 """
 
 import dataclasses
+import math
 from typing import Literal
 
 from alignjax import adapters
@@ -69,7 +70,8 @@ class Config(runs.AdapterConfig):
   # Weight of the loss on pretraining text, PPO-ptx; 0 leaves it out.
   ptx_coef: float = 0.0
   ptx_data: str = ''                 # Its file, {text} rows; testbed: corpus.
-  ptx_batch_size: int | None = None  # Texts in an iteration. --batch-size.
+  # Texts in an iteration; if left, as many as responses are learnt from.
+  ptx_batch_size: int | None = None
   value_clip: float = 0.2            # Of the values.
   value_warmup: int = 0              # Iterations before the policy moves.
   # Nats per token past which an iteration's other minibatches do not move the
@@ -96,6 +98,7 @@ class Config(runs.AdapterConfig):
 def fit(cfg: Config, run: runs.Run) -> None:
   """Trains on sampled responses and saves the policy."""
   check_groups(cfg, run)
+  check_texts(cfg, run)
   policy, tokenizer = runs.load_trainee(cfg, sft.policy_folder(cfg), run.mesh)
   sources.check_layout(cfg, policy.model.config)
   width = cfg.max_length - cfg.max_new_tokens
@@ -115,12 +118,10 @@ def fit(cfg: Config, run: runs.Run) -> None:
       policy, judge.trainee, judge.reward_fn, *optimizers, settings,
       shardings=shardings, mesh=run.mesh, prompt_length=width,
       eos_id=tokenizer.eos_id, observe=observe, chunk_size=cfg.chunk_size)
-  check = train.make_check(
-      reward=f'reward_model={judge.folder}', min_ended=cfg.min_ended,
-      max_decode_gap=cfg.max_decode_gap, max_new_tokens=cfg.max_new_tokens)
   state = train.run_stage(
       run.stage(cfg), iterate, state, shardings,
-      batches(cfg, run, tokenizer, rows, width), check=check)
+      batches(cfg, run, tokenizer, rows, width),
+      check=judges.make_check(cfg, f'reward_model={judge.folder}'))
   run.save_trained(policy, state.policy.params, tokenizer)
   run.finish({'prompts': len(rows), 'kl_target': cfg.kl_target,
               'kl_band': [0.75 * cfg.kl_target, 1.25 * cfg.kl_target],
@@ -136,7 +137,7 @@ def batches(cfg: Config, run: runs.Run, tokenizer, rows, width: int):
     return prompts
   texts = sources.pretraining_rows(run, cfg, tokenizer, cfg.ptx_data)
   text_batches = lambda start: data.demonstration_batches(
-      texts, batch_size=cfg.ptx_batch_size or cfg.batch_size,
+      texts, batch_size=num_texts(cfg),
       max_length=cfg.max_length, seed=cfg.seed, start=start)
   return lambda start: map(
       PromptTextBatch, prompts(start), text_batches(start))
@@ -170,12 +171,22 @@ def check_groups(cfg, run: runs.Run, *, in_pairs: bool = False) -> None:
         f'batch_size={cfg.batch_size} does not split into num_minibatches='
         f'{cfg.num_minibatches} of whole {"pairs" if in_pairs else "groups"} '
         f'over {run.num_shards} data shards; use a multiple of {whole}')
-  texts = getattr(cfg, 'ptx_coef', 0) and (cfg.ptx_batch_size or cfg.batch_size)
-  if texts % (parts * cfg.num_epochs):
+
+
+def num_texts(cfg: Config) -> int:
+  """Pretraining texts in an iteration."""
+  return cfg.ptx_batch_size or cfg.batch_size * cfg.num_epochs
+
+
+def check_texts(cfg: Config, run: runs.Run) -> None:
+  """Refuses texts that do not spread over all optimizer steps and devices."""
+  parts = math.prod((cfg.num_epochs, cfg.num_minibatches, cfg.num_microbatches,
+                     run.num_shards))
+  if cfg.ptx_coef and num_texts(cfg) % parts:
     raise InputError(
-        f'ptx_batch_size={texts} does not split over the iteration\'s '
+        f'ptx_batch_size={num_texts(cfg)} does not split over the iteration\'s '
         f'{cfg.num_epochs * cfg.num_minibatches} optimizer steps; use a '
-        f'multiple of {parts * cfg.num_epochs}')
+        f'multiple of {parts}')
 
 
 def outcome(cfg: Config, folder: str) -> dict:

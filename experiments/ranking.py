@@ -66,6 +66,7 @@ def ranked_pairs(row: data.TokenizedRanking) -> list[data.TokenizedPair]:
 
 def check(cfg: Config) -> None:
   """Refuses what only the loss of pairs has."""
+  reward.check(cfg)
   if cfg.margins != 'none' or cfg.centering:
     raise InputError(
         f'margins={cfg.margins}, centering={cfg.centering}: rankings have '

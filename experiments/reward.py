@@ -46,9 +46,11 @@ class Config(runs.BatchConfig):
   centering: float = 0.0             # Weight of the squared reward sum.
   # LLaMA 2's margins, by the field 'strength' of each pair, 0 to 3.
   margins: Literal['none', 'small', 'large'] = 'none'
-  # Where held-out chosen responses score in the model that is saved: where
-  # they fell, 0 on average (as in InstructGPT), with a deviation of 1 too.
-  normalize: Literal['none', 'mean', 'standard'] = 'none'
+  # What scores 0 on average in the model that is saved: nothing in particular,
+  # held-out chosen responses (mean), these with a deviation of 1 too
+  # (standard), or demonstrations, as in InstructGPT.
+  normalize: Literal['none', 'mean', 'standard', 'demonstrations'] = 'none'
+  demonstrations: str = ''  # Their file; '' are the testbed's.
   # Pairs kept back when there is no --test-data, at most a quarter of them.
   num_held_out: int = 64
 
@@ -82,10 +84,11 @@ def fit_and_measure(
       base=trainee.base)
   chosen, rejected = held_out_rewards(
       trainee.model, trainee.whole(params), held_out, cfg, run.mesh)
-  mean, scale = {
-      'none': (0.0, 1.0), 'mean': (float(np.mean(chosen)), 1.0),
-      'standard': (float(np.mean(chosen)), float(np.std(chosen)) or 1.0),
-  }[cfg.normalize]
+  normal = chosen if cfg.normalize != 'demonstrations' else (
+      demonstration_rewards(
+          cfg, run, trainee.model, trainee.whole(params), tokenizer))
+  mean = 0.0 if cfg.normalize == 'none' else float(np.mean(normal))
+  scale = float(np.std(chosen)) or 1.0 if cfg.normalize == 'standard' else 1.0
   run.save_trained(
       trainee, params | {'head': params['head'] / scale}, tokenizer)
   runs.write_reward_mean(run.model_dir, mean / scale)
@@ -96,11 +99,33 @@ def fit_and_measure(
   run.finish(counts | measured)
 
 
-def held_out_rewards(model, params, held_out, cfg, mesh):
-  """Rewards [N] of the chosen and of the rejected responses."""
-  reward_fn = rollout.make_reward_fn(
+def demonstration_rewards(
+    cfg, run: runs.Run, model, params, tokenizer) -> np.ndarray:
+  """Rewards [N] of the demonstrations."""
+  rows = sources.demonstration_rows(
+      run, dataclasses.replace(cfg, data=cfg.demonstrations or 'testbed'),
+      tokenizer)
+  reward_fn = _reward_fn(model, params, run.mesh)
+  rewards = []
+  for batch in data.demonstration_batches(
+      rows, batch_size=cfg.batch_size, max_length=cfg.max_length, num_epochs=1,
+      shuffle=False):
+    batch = sharding.put(batch, sharding.batch_sharding(run.mesh))
+    scores = reward_fn(batch.tokens, batch.attention_mask)
+    rewards.append(np.asarray(scores)[np.asarray(batch.weight) > 0])
+  return np.concatenate(rewards)
+
+
+def _reward_fn(model, params, mesh):
+  """The rewards of rows, by parameters that are on the mesh."""
+  return rollout.make_reward_fn(
       model, params, mesh=mesh, param_shardings=jax.tree.map(
           lambda x: x.sharding, params))
+
+
+def held_out_rewards(model, params, held_out, cfg, mesh):
+  """Rewards [N] of the chosen and of the rejected responses."""
+  reward_fn = _reward_fn(model, params, mesh)
   rewards = []
   for batch in pairs.held_out_batches(held_out, cfg):
     batch = sharding.put(batch, sharding.batch_sharding(mesh))
@@ -128,8 +153,21 @@ def with_rate(cfg: Config) -> Config:
       cfg, testbed=dict(learning_rate=3e-3), folder=dict(learning_rate=1e-4))
 
 
+def check(cfg: Config) -> None:
+  """Refuses demonstrations that are not there, or that nobody reads."""
+  by_shown = cfg.normalize == 'demonstrations'
+  if by_shown and not cfg.demonstrations and not runs.is_testbed(cfg.model):
+    raise InputError(
+        'normalize=demonstrations needs some; give the file that the policy '
+        'was taught with, as --demonstrations')
+  if cfg.demonstrations and not by_shown:
+    raise InputError(
+        f'demonstrations={cfg.demonstrations} would not be read with normalize='
+        f'{cfg.normalize}; use --normalize demonstrations, or leave it out')
+
+
 SCRIPT = scripts.Script(
-    'reward', fit, prepare=with_rate,
+    'reward', fit, check=check, prepare=with_rate,
     testbed=dict(num_steps=250, batch_size=32, max_length=48,
                  learning_rate=1e-3),
     folder=dict(num_steps=500, batch_size=16, max_length=512,

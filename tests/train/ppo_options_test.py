@@ -1,6 +1,7 @@
 """PPO's options: what each changes, and what none may change."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -167,7 +168,7 @@ def test_a_reward_that_is_no_number_changes_nothing_and_is_named(
 def test_a_filler_row_may_have_any_reward(tiny, one):
   reward_fn = lambda tokens, mask: jnp.where(
       jnp.arange(8) == 7, jnp.nan, 1.0)
-  (before, after), (metrics,), _ = iterations(
+  (_, after), (metrics,), _ = iterations(
       tiny, one, BASE, reward_fn=reward_fn)
   assert metrics['bad_rewards'] == 0
   assert after['steps'] == (4, 4)
@@ -274,7 +275,7 @@ def test_text_alone_is_pretraining(tiny, one):
       tiny, one, config, 6, roles=roles, batches=lambda i: with_text(tiny)(0),
       reward_fn=lambda tokens, mask: jnp.zeros(len(tokens)))
   losses = [m['ptx_loss'] for m in metrics]
-  assert all(a > b for a, b in zip(losses, losses[1:]))
+  assert all(a > b for a, b in itertools.pairwise(losses))
   np.testing.assert_allclose(metrics[0]['loss'], losses[0], rtol=1e-5)
 
 

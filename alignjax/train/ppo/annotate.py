@@ -12,7 +12,9 @@ from alignjax.models import CausalLM
 from alignjax.models import ScalarModel
 from alignjax.train import guard
 from alignjax.train.ppo.config import PPOConfig
+from alignjax.train.step import Metrics
 from alignjax.types import Mean
+from alignjax.types import Trajectory
 
 
 def make_annotate(
@@ -78,21 +80,34 @@ def make_annotate(
         logprobs=logprobs, ref_logprobs=ref_logprobs, kl=kl, values=values,
         reward=reward, returns=returns,
         advantages=masked.whiten(advantages, mask))
-    gap = jnp.abs(logprobs - trajectory.sampler_logprobs)
-    unexplained = masked.masked_var(returns - values, mask)
-    mean = lambda x: Mean.of(x, trajectory.weight)
-    one = lambda x: Mean(x, jnp.ones(()))
-    return trajectory, {
-        'reward': mean(reward),
-        'kl': mean(jnp.sum(kl, axis=1, where=mask)),
-        'kl_coef': one(kl_coef),
-        'length': mean(jnp.sum(mask, axis=1)),
-        'ended': mean(ended),
-        'entropy': Mean.of(-logprobs, mask),
-        'explained_variance': one(
-            1.0 - unexplained / (masked.masked_var(returns, mask) + 1e-8)),
-        'decode_gap': one(jnp.max(gap, where=mask, initial=0.0)),
-        'bad_rewards': one(guard.count_bad(trajectory)),
-    }
+    return trajectory, measure(trajectory, mask, ended) | {
+        'kl_coef': Mean(kl_coef, jnp.ones(()))}
 
   return annotate
+
+
+def measure(
+    trajectory: Trajectory, mask: jax.Array, ended: jax.Array) -> Metrics:
+  """What an annotated rollout is told by.
+
+  Args:
+    trajectory: of [B, T].
+    mask: [B, T] bool, the sampled tokens of real rows.
+    ended: [B] bool, whether EOS was written.
+  """
+  t = trajectory
+  gap = jnp.abs(t.logprobs - t.sampler_logprobs)
+  unexplained = masked.masked_var(t.returns - t.values, mask)
+  mean = lambda x: Mean.of(x, t.weight)
+  one = lambda x: Mean(x, jnp.ones(()))
+  return {
+      'reward': mean(t.reward),
+      'kl': mean(jnp.sum(t.kl, axis=1, where=mask)),
+      'length': mean(jnp.sum(mask, axis=1)),
+      'ended': mean(ended),
+      'entropy': Mean.of(-t.logprobs, mask),
+      'explained_variance': one(
+          1.0 - unexplained / (masked.masked_var(t.returns, mask) + 1e-8)),
+      'decode_gap': one(jnp.max(gap, where=mask, initial=0.0)),
+      'bad_rewards': one(guard.count_bad(t)),
+  }

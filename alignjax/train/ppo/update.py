@@ -47,17 +47,9 @@ def make_ppo_update(
     batch_sharding: of a minibatch's rows. Without it the compiler, which cannot
       see through the shuffle, gives every device all of them.
   """
-  policy_objective = objectives.ppo_policy(
-      model, prompt_length=prompt_length, clip=config.clip,
-      clip_high=config.clip_high, dual_clip=config.dual_clip,
-      entropy_coef=config.entropy_coef, temperature=config.temperature,
-      chunk_size=chunk_size)
-  if config.ptx_coef:
-    policy_objective = objectives.with_pretraining(
-        policy_objective, model, chunk_size=chunk_size)
-  policy_update = _limited(
-      make_update(policy_objective, policy_optimizer,
-                  num_microbatches=config.num_microbatches), config)
+  policy_update = _limited(make_update(
+      _policy_objective(model, config, prompt_length, chunk_size),
+      policy_optimizer, num_microbatches=config.num_microbatches), config)
   value_update = make_update(
       objectives.ppo_value(value_model, clip=config.value_clip),
       value_optimizer, num_microbatches=config.num_microbatches)
@@ -68,13 +60,6 @@ def make_ppo_update(
     order = jax.vmap(lambda k: jax.random.permutation(k, batch_size))(epochs)
     return order.reshape(num_steps, -1)
 
-  def constrained(batch):
-    if batch_sharding is None:
-      return batch
-    for leaf in jax.tree.leaves(batch):  # Uneven shards raise here.
-      batch_sharding.shard_shape(leaf.shape)
-    return jax.lax.with_sharding_constraint(batch, batch_sharding)
-
   def minibatches(state, trajectory, frozen, text):
     cells = split_cells(trajectory)
     policy_base, value_base = frozen
@@ -83,9 +68,10 @@ def make_ppo_update(
     def minibatch_step(carry, taken):
       policy, value, moves = carry
       rows, part = taken
-      minibatch = constrained(jax.tree.map(lambda x: x[rows], cells))
-      batch = minibatch if part is None else (
-          minibatch, _weighed(constrained(part), minibatch, config.ptx_coef))
+      minibatch = _constrained(
+          jax.tree.map(lambda x: x[rows], cells), batch_sharding)
+      batch = minibatch if part is None else (minibatch, _weighed(
+          _constrained(part, batch_sharding), minibatch, config.ptx_coef))
       policy, moves, of_policy = policy_update(
           policy, batch, policy_base, moves)
       value, of_value = value_update(value, minibatch, value_base)
@@ -112,6 +98,28 @@ def make_ppo_update(
     return guard.unless_bad(minibatches, state, trajectory, frozen, text)
 
   return update
+
+
+def _policy_objective(
+    model: CausalLM, config: PPOConfig, prompt_length: int,
+    chunk_size: int | None):
+  """The clipped surrogate, and the text's loss if there is text."""
+  objective = objectives.ppo_policy(
+      model, prompt_length=prompt_length, clip=config.clip,
+      clip_high=config.clip_high, dual_clip=config.dual_clip,
+      entropy_coef=config.entropy_coef, temperature=config.temperature,
+      chunk_size=chunk_size)
+  return objective if not config.ptx_coef else objectives.with_pretraining(
+      objective, model, chunk_size=chunk_size)
+
+
+def _constrained(batch, batch_sharding: jax.sharding.Sharding | None):
+  """The batch, each device with its own rows."""
+  if batch_sharding is None:
+    return batch
+  for leaf in jax.tree.leaves(batch):  # Uneven shards raise here.
+    batch_sharding.shard_shape(leaf.shape)
+  return jax.lax.with_sharding_constraint(batch, batch_sharding)
 
 
 def _limited(policy_update, config: PPOConfig):

@@ -50,7 +50,7 @@ RANGES: dict[str, Range] = dict.fromkeys((
     'seed', 'save_every', 'kl_coef', 'centering', 'missing_eos_penalty',
     'noise', 'entropy_coef', 'sft_coef', 'odds_coef', 'simpo_gamma',
     'desirable_weight', 'undesirable_weight', 'lora_rank', 'ptx_coef',
-    'value_warmup',
+    'value_warmup', 'kl_gain',
 ), _NOT_NEGATIVE) | dict.fromkeys(
     ('gamma', 'lam', 'max_dropped', 'tail', 'min_ended'), _SHARE) | {
     'max_length': Range(2, math.inf, has_high=True),

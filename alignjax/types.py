@@ -160,6 +160,7 @@ class Trajectory:
   reward: jax.Array | None = None        # [B] a model's score, or a rule's.
   advantages: jax.Array | None = None    # [B, T] as the method has them.
   returns: jax.Array | None = None       # [B, T]
+  on_policy: jax.Array | None = None     # [B] bool, the policy sampled it.
   rows: Rows | None = None  # What the model reads, if not these rows.
 
 

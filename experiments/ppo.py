@@ -57,6 +57,9 @@ class Config(runs.AdapterConfig):
   kl_coef: float | None = None       # KL penalty's start, 1/nats. 0.3, 0.05.
   kl_target: float | None = None     # Nats per response. 2, 6.
   kl_horizon: float | None = None    # Responses it reacts in. 1000, 10000.
+  # How the penalty answers at once to the KL, to the power of: (KL / target).
+  # 1, 0; 0 is the controller of Ziegler et al. (2019).
+  kl_gain: float | None = None
   # A token's KL: its log-ratio, or the divergence over the vocabulary.
   kl_estimator: Literal['k1', 'exact'] = 'k1'
   reward_clip: float | None = None   # Rewards beyond this, either way, are it.
@@ -222,11 +225,11 @@ SCRIPT = scripts.Script(
     testbed=dict(num_steps=50, batch_size=128, max_length=48,
                  max_new_tokens=32, learning_rate=3e-4, reward_steps=250,
                  value_learning_rate=1e-3, kl_coef=0.3, kl_target=2.0,
-                 kl_horizon=1_000.0),
+                 kl_horizon=1_000.0, kl_gain=1.0),
     folder=dict(num_steps=100, batch_size=32, max_length=512,
                 max_new_tokens=128, learning_rate=1e-6, reward_steps=100,
                 value_learning_rate=1e-5, kl_coef=0.05, kl_target=6.0,
-                kl_horizon=10_000.0))
+                kl_horizon=10_000.0, kl_gain=0.0))
 main, stage, resolve = SCRIPT.main, SCRIPT.stage, SCRIPT.resolve
 
 if __name__ == '__main__':

@@ -24,6 +24,8 @@ import jax.numpy as jnp
 
 # Largest relative error that moves the coefficient (Ziegler et al. 2019, 2.2).
 _MAX_ERROR = 0.2
+# How far from its target a KL still counts for more.
+_MAX_RATIO = 4.0
 
 
 def token_kl(logits: jax.Array, ref_logits: jax.Array) -> jax.Array:
@@ -127,6 +129,7 @@ class AdaptiveKLState(NamedTuple):
   """What an adaptive KL controller remembers."""
 
   coef: jax.Array  # [] float32, weight of the KL penalty.
+  level: jax.Array | None = None  # [] float32, what it settles at; with a gain.
 
 
 class AdaptiveKL(NamedTuple):
@@ -138,22 +141,29 @@ class AdaptiveKL(NamedTuple):
 
 
 def adaptive_kl(
-    init: float, target: float, horizon: float = 10_000.0
+    init: float, target: float, horizon: float = 10_000.0, *,
+    gain: float = 0.0,
 ) -> AdaptiveKL:
-  """Proportional controller that holds the KL near a target.
+  """Controller that holds the KL near a target.
 
     e = clamp(KL / target − 1, −0.2, 0.2)
-    coef ← coef (1 + e n / horizon)
+    level ← level (1 + e n / horizon)
+    coef ← level · clamp(KL / target, ¼, 4)^gain
 
-  Ziegler et al. (2019), https://arxiv.org/abs/1909.08593, section 2.2, with the
-  gain 0.1 written as n / horizon.
+  Ziegler et al. (2019), https://arxiv.org/abs/1909.08593, section 2.2, whose
+  K_β of 0.1 is n / horizon here and which has no gain: its coefficient is the
+  level. That only ever sums errors up, and a policy answers late: the KL
+  overshoots a target, by the more the shorter the horizon. With a gain the
+  coefficient answers at once to where the KL is, which damps that, and the
+  level finds what holds it there.
 
   Args:
     init: first coefficient, above 0; 0.01 to 0.1 is usual.
-    target: the KL to hold, in nats per sequence, above 0; 6 to 10 is usual.
+    target: the KL to hold, in nats per sequence, above 0; 6 to 10 is usual
+      for responses of a hundred tokens and more.
     horizon: sequences over which the greatest error, if it lasts, scales the
-      coefficient by about exp(±0.2). Must exceed n / 5, else the coefficient
-      can reach 0.
+      level by about exp(±0.2). Must exceed n / 5, else it can reach 0.
+    gain: at least 0; 1 makes the coefficient proportional to the KL.
 
   Returns:
     `init() -> state` and `update(state, kl, num_sequences) -> state`, where
@@ -161,13 +171,17 @@ def adaptive_kl(
     The coefficient stands still at KL = target.
 
   Raises:
-    AssertionError: if a setting is not a positive number, or `kl` not a scalar.
+    AssertionError: if a setting is not a positive number (the gain may be 0),
+      or `kl` not a scalar.
   """
   for setting in (init, target, horizon):
     chex.assert_scalar_positive(setting)
+  chex.assert_scalar_non_negative(gain)
 
   def init_fn() -> AdaptiveKLState:
-    return AdaptiveKLState(coef=jnp.asarray(init, jnp.float32))
+    # Two arrays, since one may not be donated twice.
+    first = lambda: jnp.full((), init, jnp.float32)
+    return AdaptiveKLState(first(), first() if gain else None)
 
   def update_fn(
       state: AdaptiveKLState,
@@ -177,8 +191,12 @@ def adaptive_kl(
     chex.assert_rank(kl, 0)
     kl = jax.lax.stop_gradient(jnp.asarray(kl, jnp.float32))
     error = jnp.clip(kl / target - 1.0, -_MAX_ERROR, _MAX_ERROR)
-    return AdaptiveKLState(
-        coef=state.coef * (1.0 + error * num_sequences / horizon))
+    change = 1.0 + error * num_sequences / horizon
+    if not gain:
+      return AdaptiveKLState(state.coef * change)
+    level = state.level * change
+    near = jnp.clip(kl / target, 1.0 / _MAX_RATIO, _MAX_RATIO)
+    return AdaptiveKLState(level * near**gain, level)
 
   return AdaptiveKL(init_fn, update_fn)
 

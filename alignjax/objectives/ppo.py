@@ -1,5 +1,6 @@
 """The losses of a PPO update: clipped policy and value, pretraining text."""
 
+import jax
 import jax.numpy as jnp
 
 from alignjax import losses
@@ -14,6 +15,17 @@ from alignjax.types import Trajectory
 
 def _response_weight(batch: Trajectory):
   return batch.response_mask * batch.weight[:, None]
+
+
+def _old_logprobs(batch: Trajectory, logprobs):
+  """What the rollout found; or these, while the policy is that of then.
+
+  Two programs may round a logprob otherwise, one does not.
+  """
+  if batch.on_policy is None:
+    return batch.logprobs
+  return jnp.where(batch.on_policy[:, None], jax.lax.stop_gradient(logprobs),
+                   batch.logprobs)
 
 
 def ppo_policy(
@@ -52,15 +64,16 @@ def ppo_policy(
       bonus, metrics = entropy_coef * entropy, {'exact_entropy': mean(entropy)}
     else:
       logprobs = scoring.token_logprobs(*given, **settings)
+    old = _old_logprobs(batch, logprobs)
     loss = losses.ppo_clip_loss(
-        logprobs, batch.logprobs, batch.advantages, clip=clip,
+        logprobs, old, batch.advantages, clip=clip,
         clip_high=clip_high, dual_clip=dual_clip)
-    ratio = jnp.exp(logprobs - batch.logprobs)
+    ratio = jnp.exp(logprobs - old)
     above = clip if clip_high is None else clip_high
     return mean(loss - bonus), metrics | {
         'ratio': mean(ratio),
         'clipped': mean((ratio > 1.0 + above) | (ratio < 1.0 - clip)),
-        'approx_kl': mean(losses.kl_k3(batch.logprobs, logprobs)),
+        'approx_kl': mean(losses.kl_k3(old, logprobs)),
     }
 
   return objective

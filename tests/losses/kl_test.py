@@ -307,3 +307,39 @@ class CompiledTest(chex.TestCase):
     state = self.variant(controller.update)(
         controller.init(), jnp.array(6.6), 50)
     np.testing.assert_allclose(state.coef, 0.1005, rtol=1e-6)
+
+
+# --- The controller with a gain.
+
+
+def test_with_a_gain_the_coefficient_answers_at_once_and_settles_at_the_level():
+  """Worked by hand: n / horizon = 0.1, KL at twice, then at the target."""
+  controller = adaptive_kl(0.3, 2.0, 1_000.0, gain=1.0)
+  state = controller.update(controller.init(), jnp.float32(4.0), 100)
+  np.testing.assert_allclose(state.level, 0.3 * 1.02, rtol=1e-6)
+  np.testing.assert_allclose(state.coef, 0.3 * 1.02 * 2, rtol=1e-6)
+  state = controller.update(state, jnp.float32(2.0), 100)
+  np.testing.assert_allclose(state.coef, 0.3 * 1.02, rtol=1e-6)
+  far = controller.update(state, jnp.float32(1e9), 100)
+  np.testing.assert_allclose(far.coef, 0.3 * 1.02 * 1.02 * 4, rtol=1e-6)
+  none = controller.update(state, jnp.float32(-1.0), 100)
+  np.testing.assert_allclose(none.coef, 0.3 * 1.02 * 0.98 / 4, rtol=1e-6)
+
+
+def overshoot(gain):
+  """Peak KL over target of a policy that answers late to a short horizon."""
+  controller = adaptive_kl(0.3, 1.0, 250.0, gain=gain)
+  state, kl, speed, peak = controller.init(), 0.0, 0.0, 0.0
+  for _ in range(200):
+    # A penalty pulls at how fast the policy leaves, not at where it is.
+    speed = 0.8 * speed + 0.2 * (0.2 - 0.2 * float(state.coef) * kl)
+    kl = max(0.0, kl + speed)
+    peak = max(peak, kl)
+    state = controller.update(state, jnp.float32(kl), 64)
+  return peak, kl
+
+
+def test_a_gain_damps_what_the_level_alone_overshoots():
+  without, with_gain = overshoot(0.0), overshoot(1.0)
+  assert with_gain[0] < without[0] - 0.1
+  np.testing.assert_allclose(with_gain[1], 1.0, atol=0.1)

@@ -29,6 +29,7 @@ class PPOConfig:
   kl_coef: float = 0.1        # Where the KL penalty starts, 1/nats; 0 is none.
   kl_target: float = 6.0      # Nats per response the controller aims at.
   kl_horizon: float = 10_000.0  # Responses over which it reacts; inf: fixed.
+  kl_gain: float = 0.0        # How it answers at once; see `adaptive_kl`.
   # A token's KL: its log-ratio, or the divergence over the whole vocabulary,
   # which has no noise of its own and is never negative. Either way a token
   # answers for its own log-ratio, and for the KL of the tokens after it.
@@ -71,4 +72,5 @@ def make_kl_controller(config: PPOConfig) -> losses.AdaptiveKL:
         init=lambda: losses.AdaptiveKLState(coef=jnp.zeros(())),
         update=lambda state, kl, num_sequences: state)
   return losses.adaptive_kl(
-      init=config.kl_coef, target=config.kl_target, horizon=config.kl_horizon)
+      init=config.kl_coef, target=config.kl_target, horizon=config.kl_horizon,
+      gain=config.kl_gain)

@@ -67,9 +67,11 @@ def make_ppo_update(
 
     def minibatch_step(carry, taken):
       policy, value, moves = carry
-      rows, part = taken
-      minibatch = _constrained(
-          jax.tree.map(lambda x: x[rows], cells), batch_sharding)
+      i, rows, part = taken
+      minibatch = jax.tree.map(lambda x: x[rows], cells)
+      # Nothing was learnt of it yet, so that the ratio is 1 and no ulp off.
+      minibatch = _constrained(minibatch.replace(
+          on_policy=jnp.full(minibatch.weight.shape, i == 0)), batch_sharding)
       batch = minibatch if part is None else (minibatch, _weighed(
           _constrained(part, batch_sharding), minibatch, config.ptx_coef))
       policy, moves, of_policy = policy_update(
@@ -86,7 +88,7 @@ def make_ppo_update(
         lambda x: x.reshape(-1, num_steps, *x.shape[1:]).swapaxes(0, 1), text)
     (policy, value, _), metrics = jax.lax.scan(
         minibatch_step, (state.policy, state.value, is_warm),
-        (shuffled(key, cells.weight.shape[0]), parts))
+        (jnp.arange(num_steps), shuffled(key, cells.weight.shape[0]), parts))
     metrics = jax.tree.map(lambda x: jnp.sum(x, axis=0), metrics)
     kl = jnp.sum(trajectory.kl, axis=1, where=trajectory.response_mask)
     kl_state = kl_controller.update(

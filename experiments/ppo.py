@@ -56,7 +56,7 @@ class Config(runs.AdapterConfig):
   value_learning_rate: float | None = None
   kl_coef: float | None = None       # KL penalty's start, 1/nats. 0.3, 0.05.
   kl_target: float | None = None     # Nats per response. 2, 6.
-  kl_horizon: float | None = None    # Responses it reacts in. 1000, 10000.
+  kl_horizon: float | None = None    # Responses it reacts in. 500, 10000.
   # How the penalty answers at once to the KL, to the power of: (KL / target).
   # 1, 0; 0 is the controller of Ziegler et al. (2019).
   kl_gain: float | None = None
@@ -225,7 +225,7 @@ SCRIPT = scripts.Script(
     testbed=dict(num_steps=50, batch_size=128, max_length=48,
                  max_new_tokens=32, learning_rate=3e-4, reward_steps=250,
                  value_learning_rate=1e-3, kl_coef=0.3, kl_target=2.0,
-                 kl_horizon=1_000.0, kl_gain=1.0),
+                 kl_horizon=500.0, kl_gain=1.0),
     folder=dict(num_steps=100, batch_size=32, max_length=512,
                 max_new_tokens=128, learning_rate=1e-6, reward_steps=100,
                 value_learning_rate=1e-5, kl_coef=0.05, kl_target=6.0,

@@ -1,15 +1,22 @@
 """The first command of the README, with fewer steps: nothing is given."""
 
+import dataclasses
 import pathlib
 
 import pytest
 
 from alignjax import metrics
 from experiments import instructgpt
+from experiments import pretrain
 
 
 @pytest.mark.slow
-def test_all_stages_run_from_nothing(tmp_path, left):
+def test_all_stages_run_from_nothing(tmp_path, left, monkeypatch):
+  """By one layer: three take a minute to compile for every stage."""
+  whole = pretrain.model_config
+  monkeypatch.setattr(
+      pretrain, 'model_config', lambda cfg, size: dataclasses.replace(
+          whole(cfg, size), num_layers=1))
   workdir = tmp_path / 'runs' / 'first'
   instructgpt.main(instructgpt.Config(
       workdir=str(workdir), pretrain_steps=4, sft_steps=2, reward_steps=2,

@@ -42,6 +42,8 @@ class Config(runs.RunConfig):
   kl_coef: float | None = None       # KL penalty's start, 1/nats. 0.3, 0.05.
   kl_target: float | None = None     # Nats per response. 2, 6.
   beta: float | None = None          # DPO's, 1/nats. 1.0, 0.1.
+  # Share of PPO's first responses that must end by themselves.
+  min_ended: float = 0.01
   compare: str = ''                  # Another run's workdir, for the report.
 
 

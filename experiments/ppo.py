@@ -50,15 +50,15 @@ class Config(runs.AdapterConfig):
   layout: Literal['padded', 'branched'] = 'padded'
   max_length: int | None = None      # Tokens, prompt and response. 48, 512.
   max_new_tokens: int | None = None  # Tokens of a response. 32, 128.
-  # Of the policy. 3e-4, 1e-6; of its adapters 1e-3, 1e-5.
+  # Of the policy; of its adapters (1e-3 or 1e-5). 3e-4, 1e-6.
   learning_rate: float | None = None
-  # Of the value function. 1e-3, 1e-5; of its adapters 3e-3, 1e-4.
+  # Of the value function; of its adapters (3e-3 or 1e-4). 1e-3, 1e-5.
   value_learning_rate: float | None = None
   kl_coef: float | None = None       # KL penalty's start, 1/nats. 0.3, 0.05.
   kl_target: float | None = None     # Nats per response. 2, 6.
   kl_horizon: float | None = None    # Responses it reacts in. 500, 10000.
-  # How the penalty answers at once to the KL, to the power of: (KL / target).
-  # 1, 0; 0 is the controller of Ziegler et al. (2019).
+  # The penalty answers at once to (KL / target) to this power; without, it is
+  # the controller of Ziegler et al. (2019). 1, 0.
   kl_gain: float | None = None
   # A token's KL: its log-ratio, or the divergence over the vocabulary.
   kl_estimator: Literal['k1', 'exact'] = 'k1'

@@ -41,7 +41,7 @@ class Config(runs.BatchConfig):
   num_steps: runs.Steps = None       # Optimizer steps. 250, 500.
   batch_size: int | None = None      # Pairs. 32, 16.
   max_length: int | None = None      # Tokens, prompt and response. 48, 512.
-  # 1e-3, 1e-5; of adapters 3e-3, 1e-4.
+  # Of weights; of adapters (3e-3 or 1e-4). 1e-3, 1e-5.
   learning_rate: float | None = None
   centering: float = 0.0             # Weight of the squared reward sum.
   # LLaMA 2's margins, by the field 'strength' of each pair, 0 to 3.

@@ -38,7 +38,7 @@ def first(base, tmp_path_factory):
   cfg = instructgpt.Config(
       workdir=str(tmp_path_factory.mktemp('first') / 'run'), model=base,
       sft_steps=3, reward_steps=2, dpo_steps=3, ppo_iterations=3,
-      preference_prompts=32, save_every=1, resume=True, **SIZES)
+      preference_prompts=32, save_every=1, resume=True, min_ended=0.0, **SIZES)
   instructgpt.main(cfg)
   return cfg
 
@@ -174,7 +174,7 @@ def test_ppo_alone_draws_the_run_that_it_is_compared_with(
   workdir = str(tmp_path / 'hack')
   ppo.main(ppo.Config(
       workdir=workdir, model=made['sft'], reward_model=made['reward'],
-      num_steps=2, kl_coef=0.0, compare=first.workdir, **SIZES))
+      num_steps=2, kl_coef=0.0, compare=first.workdir, min_ended=0.0, **SIZES))
   assert left(workdir).is_whole
   summary = left(workdir).summary
   assert len(summary['curves']) == 2

@@ -20,7 +20,8 @@ def test_all_stages_run_from_nothing(tmp_path, left, monkeypatch):
   workdir = tmp_path / 'runs' / 'first'
   instructgpt.main(instructgpt.Config(
       workdir=str(workdir), pretrain_steps=4, sft_steps=2, reward_steps=2,
-      dpo_steps=2, ppo_iterations=2, preference_prompts=16, batch_size=16))
+      dpo_steps=2, ppo_iterations=2, preference_prompts=16, batch_size=16,
+      min_ended=0.0))
   run = left(workdir)
   assert run.is_whole
   assert run.summary['models'].keys() == {'base', 'sft', 'dpo', 'ppo'}

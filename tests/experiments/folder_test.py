@@ -45,7 +45,7 @@ def test_ppo_on_a_folder_trains_its_reward_model_first(foreign, tmp_path, left):
   workdir = tmp_path / 'ppo'
   ppo.main(ppo.Config(
       workdir=str(workdir), model=foreign.model, data=foreign.pairs,
-      num_steps=1, reward_steps=1, max_new_tokens=8, **SIZES))
+      num_steps=1, reward_steps=1, max_new_tokens=8, min_ended=0.0, **SIZES))
   assert left(workdir).is_whole
   assert left(workdir).rows('ppo')[0]['kl'] == 0.0
   measured = left(workdir / 'reward').summary
@@ -113,7 +113,7 @@ def test_all_stages_on_a_folder(foreign, tmp_path, left):
   summary = instructgpt.main(instructgpt.Config(
       workdir=str(tmp_path / 'run'), model=foreign.model, data=foreign.pairs,
       sft_steps=2, reward_steps=2, dpo_steps=2, ppo_iterations=2,
-      max_new_tokens=8, **SIZES))
+      max_new_tokens=8, min_ended=0.0, **SIZES))
   assert left(tmp_path / 'run').is_whole
   assert summary['models'].keys() == {'base', 'sft', 'dpo', 'ppo'}
   assert all('proxy' in model for model in summary['models'].values())

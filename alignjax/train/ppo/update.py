@@ -55,11 +55,6 @@ def make_ppo_update(
       value_optimizer, num_microbatches=config.num_microbatches)
   num_steps = config.steps_per_iteration
 
-  def shuffled(key, batch_size):
-    epochs = jax.random.split(key, config.num_epochs)
-    order = jax.vmap(lambda k: jax.random.permutation(k, batch_size))(epochs)
-    return order.reshape(num_steps, -1)
-
   def minibatches(state, trajectory, frozen, text):
     cells = split_cells(trajectory)
     policy_base, value_base = frozen
@@ -88,7 +83,7 @@ def make_ppo_update(
         lambda x: x.reshape(-1, num_steps, *x.shape[1:]).swapaxes(0, 1), text)
     (policy, value, _), metrics = jax.lax.scan(
         minibatch_step, (state.policy, state.value, is_warm),
-        (jnp.arange(num_steps), shuffled(key, cells.weight.shape[0]), parts))
+        (jnp.arange(num_steps), _shuffled(key, len(cells.weight), config), parts))
     metrics = jax.tree.map(lambda x: jnp.sum(x, axis=0), metrics)
     kl = jnp.sum(trajectory.kl, axis=1, where=trajectory.response_mask)
     kl_state = kl_controller.update(
@@ -100,6 +95,13 @@ def make_ppo_update(
     return guard.unless_bad(minibatches, state, trajectory, frozen, text)
 
   return update
+
+
+def _shuffled(key, batch_size: int, config: PPOConfig) -> jax.Array:
+  """[S, B / minibatches]: rows of each optimizer step, every epoch all."""
+  epochs = jax.random.split(key, config.num_epochs)
+  order = jax.vmap(lambda k: jax.random.permutation(k, batch_size))(epochs)
+  return order.reshape(config.steps_per_iteration, -1)
 
 
 def _policy_objective(

@@ -4,11 +4,14 @@ Their comments are what `--help` says.
 """
 
 import dataclasses
+import math
 from typing import Annotated, Literal
 
+import optax
 import tyro
 
 from alignjax import data
+from alignjax import train
 from alignjax.models import lora
 
 # Types of `num_steps`, which has shorter names on the command line.
@@ -59,9 +62,29 @@ class AdapterConfig(RunConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BatchConfig(AdapterConfig):
+class OptimizerConfig(RunConfig):
+  """The flags of AdamW and of its rate, whose peak each script has."""
+
+  warmup: float = 0.05  # Share of the steps over which the rate rises.
+  decay: Literal['cosine', 'linear', 'constant'] = 'cosine'  # Of the rate.
+  final_rate: float = 0.1  # Where the decay ends, as a share of the peak.
+  weight_decay: float = 0.0  # AdamW's, per step times the rate.
+  adam_b2: float = 0.95  # Decay of the second moment.
+
+  def make_optimizer(
+      self, peak: float, num_steps: int) -> optax.GradientTransformation:
+    """AdamW whose rate rises to `peak` and decays over `num_steps`."""
+    return train.make_optimizer(
+        peak, num_steps, warmup=self.warmup, decay=self.decay,
+        final_rate=self.final_rate, weight_decay=self.weight_decay,
+        b2=self.adam_b2)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BatchConfig(AdapterConfig, OptimizerConfig):
   """The flags of scripts that train on the responses of a file."""
 
+  epochs: float | None = None  # Passes over the data, instead of --num-steps.
   num_microbatches: int = 1  # Parts of a batch, to save memory.
   # What the model reads: a row for each response (padded); rows that several
   # share (packed); or each prompt once, with all its responses behind it
@@ -69,3 +92,10 @@ class BatchConfig(AdapterConfig):
   # real, which a run says as it starts, the more the others save; they compile
   # a few shapes instead of one, and branched rows may be longer.
   layout: data.Layout = 'padded'
+
+  def count_steps(self, num_rows: int):
+    """The config with a number of steps, of `epochs` over so many rows."""
+    if self.epochs is None:
+      return self
+    steps = math.ceil(self.epochs * num_rows / self.batch_size)
+    return dataclasses.replace(self, num_steps=steps)

@@ -42,6 +42,7 @@ _BEFORE_TRAINING = ('config.json', 'demonstrations.jsonl')
 AdapterConfig = configs.AdapterConfig
 BatchConfig = configs.BatchConfig
 Iterations = configs.Iterations
+OptimizerConfig = configs.OptimizerConfig
 RunConfig = configs.RunConfig
 Steps = configs.Steps
 
@@ -159,9 +160,19 @@ def with_defaults(cfg: RunConfig, *, testbed: dict, folder: dict) -> RunConfig:
   """Fills the settings that are None: one set for the testbed, one for folders.
 
   A world of 400 words and a 135M model do not want the same learning rate.
-  A folder that holds a testbed model counts as the testbed.
+  A folder that holds a testbed model counts as the testbed. The steps stay
+  open where epochs are given.
+
+  Raises:
+    InputError: both steps and epochs are given.
   """
-  values = testbed if is_testbed(cfg.model) else folder
+  values = dict(testbed if is_testbed(cfg.model) else folder)
+  if getattr(cfg, 'epochs', None) is not None:
+    values.pop('num_steps', None)
+    if cfg.num_steps is not None:
+      raise InputError(
+          f'num_steps={cfg.num_steps} and epochs={cfg.epochs:g} both say how '
+          'long to train; leave one of them out')
   return dataclasses.replace(cfg, **{
       name: value for name, value in values.items()
       if getattr(cfg, name) is None})

@@ -45,14 +45,16 @@ RANGES: dict[str, Range] = dict.fromkeys((
 ), _COUNT) | dict.fromkeys((
     'learning_rate', 'value_learning_rate', 'beta', 'kl_target', 'clip_high',
     'value_clip', 'temperature', 'alpha', 'lora_alpha', 'reward_clip',
-    'early_stop_kl', 'max_decode_gap',
+    'early_stop_kl', 'max_decode_gap', 'epochs',
 ), _POSITIVE) | dict.fromkeys((
     'seed', 'save_every', 'kl_coef', 'centering', 'missing_eos_penalty',
     'noise', 'entropy_coef', 'sft_coef', 'odds_coef', 'simpo_gamma',
     'desirable_weight', 'undesirable_weight', 'lora_rank', 'ptx_coef',
-    'value_warmup', 'kl_gain',
+    'value_warmup', 'kl_gain', 'weight_decay',
 ), _NOT_NEGATIVE) | dict.fromkeys(
-    ('gamma', 'lam', 'max_dropped', 'tail', 'min_ended'), _SHARE) | {
+    ('gamma', 'lam', 'max_dropped', 'tail', 'min_ended', 'warmup',
+     'final_rate'), _SHARE) | {
+    'adam_b2': Range(0, 1),
     'max_length': Range(2, math.inf, has_high=True),
     'label_smoothing': Range(0, 0.5),
     'clip': Range(0, 1, has_low=False),

@@ -46,11 +46,12 @@ def fit(cfg: Config, run: runs.Run) -> None:
       run, cfg, tokenizer, weights, turns=cfg.turns):
     rows.append(row._replace(weight=weights[name]))
     counts[name] = counts.get(name, 0) + 1
+  cfg = cfg.count_steps(len(rows))
   params = train.train(
       run.stage(cfg, num_microbatches=cfg.num_microbatches),
       objectives.sft(trainee.model, chunk_size=cfg.chunk_size),
       trainee.params, trainee.axes,
-      train.make_optimizer(cfg.learning_rate, cfg.num_steps),
+      cfg.make_optimizer(cfg.learning_rate, cfg.num_steps),
       sources.batches(run, cfg, trainee.model.config,
                       data.demonstration_batches, rows), base=trainee.base)
   asked = next(iter(weights))

@@ -48,6 +48,7 @@ def fit(cfg: Config, run: runs.Run) -> None:
   trainee, tokenizer = runs.load_trainee(cfg, policy, run.mesh)
   path, _ = preferences.preference_files(cfg, policy)
   rows = sources.unpaired_rows(run, cfg, tokenizer, path)
+  cfg = cfg.count_steps(len(rows))
   num_desirable = sum(row.desirable for row in rows)
   weights = losses.kto_weights(num_desirable, len(rows) - num_desirable)
   given = cfg.desirable_weight, cfg.undesirable_weight
@@ -59,7 +60,7 @@ def fit(cfg: Config, run: runs.Run) -> None:
           trainee.model, beta=cfg.beta, desirable_weight=weights[0],
           undesirable_weight=weights[1], chunk_size=cfg.chunk_size),
       trainee.params, trainee.axes,
-      train.make_optimizer(cfg.learning_rate, cfg.num_steps),
+      cfg.make_optimizer(cfg.learning_rate, cfg.num_steps),
       sources.batches(run, cfg, trainee.model.config, data.unpaired_batches,
                       rows),
       annotate=rollout.make_kto_reference(

@@ -24,7 +24,7 @@ from experiments import sft
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(runs.RunConfig):
+class Config(runs.OptimizerConfig):
   """Settings of every such method. Where two are given: testbed, folder."""
 
   # What scores a response: a reward model, or its final number against the
@@ -42,6 +42,7 @@ class Config(runs.RunConfig):
   max_length: int | None = None      # Tokens, prompt and response. 48, 512.
   max_new_tokens: int | None = None  # Tokens of a response. 32, 128.
   learning_rate: float | None = None  # 3e-4, 1e-6.
+  decay: Literal['cosine', 'linear', 'constant'] = 'constant'  # Of the rate.
   num_epochs: int = 2                # Passes over each rollout.
   num_minibatches: int = 2           # Optimizer steps in each pass.
   num_microbatches: int = 1          # Parts of a minibatch, to save memory.
@@ -103,9 +104,8 @@ def script(
     settings = train.OnlineConfig(**{
         field.name: getattr(cfg, field.name)
         for field in dataclasses.fields(train.OnlineConfig)})
-    optimizer = train.make_optimizer(
-        cfg.learning_rate, cfg.num_steps * cfg.num_epochs * cfg.num_minibatches,
-        decay='constant')
+    optimizer = cfg.make_optimizer(
+        cfg.learning_rate, cfg.num_steps * cfg.num_epochs * cfg.num_minibatches)
     state, shardings = train.init_state(
         params, model.axes(), optimizer, mesh=run.mesh, seed=cfg.seed)
     iterate = train.make_online_iteration(

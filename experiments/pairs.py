@@ -63,6 +63,7 @@ def script(
     policy = sft.policy_folder(cfg)
     trainee, tokenizer = runs.load_trainee(cfg, policy, run.mesh)
     rows, held_out = split_rows(cfg, run, tokenizer, policy)
+    cfg = cfg.count_steps(len(rows))
     objective, annotate = make_objective(trainee.model, cfg), None
     if has_reference and cfg.reference_free:
       annotate = lambda _, batch: batch.replace(
@@ -77,7 +78,7 @@ def script(
     params = train.train(
         run.stage(cfg, num_microbatches=cfg.num_microbatches), objective,
         trainee.params, trainee.axes,
-        train.make_optimizer(cfg.learning_rate, cfg.num_steps), batches,
+        cfg.make_optimizer(cfg.learning_rate, cfg.num_steps), batches,
         annotate=annotate, base=trainee.base)
     run.save_trained(trainee, params, tokenizer)
     params = trainee.whole(params)

@@ -34,7 +34,7 @@ from experiments import sft
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(runs.AdapterConfig):
+class Config(runs.AdapterConfig, runs.OptimizerConfig):
   """Settings of PPO. Where two defaults are given: testbed, folder."""
 
   # Its folder, or the adapter/ of one over the policy's base; '' trains one
@@ -69,6 +69,7 @@ class Config(runs.AdapterConfig):
   clip: float = 0.2                  # Of the probability ratio.
   clip_high: float | None = None     # How far it may rise, if not --clip.
   dual_clip: float | None = None  # Ratio past which a bad token costs no more.
+  decay: Literal['cosine', 'linear', 'constant'] = 'constant'  # Of the rates.
   entropy_coef: float = 0.0          # Weight of the entropy bonus.
   # Weight of the loss on pretraining text, PPO-ptx; 0 leaves it out.
   ptx_coef: float = 0.0
@@ -111,7 +112,7 @@ def fit(cfg: Config, run: runs.Run) -> None:
   names = [field.name for field in dataclasses.fields(train.PPOConfig)]
   settings = train.PPOConfig(**{name: getattr(cfg, name) for name in names})
   optimizers = [
-      train.make_optimizer(rate, cfg.num_optimizer_steps, decay='constant')
+      cfg.make_optimizer(rate, cfg.num_optimizer_steps)
       for rate in (cfg.learning_rate, cfg.value_learning_rate)]
   state, shardings = train.init_ppo_state(
       policy, judge.trainee, *optimizers, settings, mesh=run.mesh,

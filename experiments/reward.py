@@ -75,11 +75,12 @@ def fit_and_measure(
     make_batches: Callable, rows, counts: dict) -> None:
   """Trains a reward model from a policy, and measures it on held-out pairs."""
   trainee, tokenizer = runs.load_trainee(cfg, policy, run.mesh)
+  cfg = cfg.count_steps(len(rows))
   trainee = trainee.with_head(jax.random.key(cfg.seed))
   params = train.train(
       run.stage(cfg, num_microbatches=cfg.num_microbatches),
       make_objective(trainee.model), trainee.params, trainee.axes,
-      train.make_optimizer(cfg.learning_rate, cfg.num_steps),
+      cfg.make_optimizer(cfg.learning_rate, cfg.num_steps),
       sources.batches(run, cfg, trainee.model.config, make_batches, rows),
       base=trainee.base)
   chosen, rejected = held_out_rewards(

@@ -42,11 +42,12 @@ def fit(cfg: Config, run: runs.Run) -> None:
   trainee, tokenizer = runs.load_trainee(cfg, base_folder(cfg), run.mesh)
   rows = sources.demonstration_rows(
       run, cfg, tokenizer, turns=cfg.turns)
+  cfg = cfg.count_steps(len(rows))
   params = train.train(
       run.stage(cfg, num_microbatches=cfg.num_microbatches),
       objectives.sft(trainee.model, chunk_size=cfg.chunk_size),
       trainee.params, trainee.axes,
-      train.make_optimizer(cfg.learning_rate, cfg.num_steps),
+      cfg.make_optimizer(cfg.learning_rate, cfg.num_steps),
       sources.batches(run, cfg, trainee.model.config,
                       data.demonstration_batches, rows),
       base=trainee.base)

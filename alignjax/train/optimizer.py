@@ -7,7 +7,7 @@ from alignjax.types import InputError
 
 def make_optimizer(
     learning_rate: float, num_steps: int, *, warmup: float = 0.05,
-    decay: str = 'cosine', weight_decay: float = 0.0,
+    decay: str = 'cosine', final_rate: float = 0.1, weight_decay: float = 0.0,
     max_grad_norm: float = 1.0, b2: float = 0.95,
 ) -> optax.GradientTransformation:
   """AdamW behind a global-norm clip, with warmup and decay.
@@ -16,7 +16,8 @@ def make_optimizer(
     learning_rate: the peak.
     num_steps: optimizer steps in all.
     warmup: share of the steps over which the rate rises from 0.
-    decay: `cosine` or `linear`, to a tenth of the peak; or `constant`.
+    decay: `cosine` or `linear`, to `final_rate`; or `constant`.
+    final_rate: where the decay ends, as a share of the peak.
     weight_decay: decoupled, per step times the rate.
     max_grad_norm: gradients longer than this are scaled to it.
     b2: AdamW's decay of the second moment.
@@ -30,9 +31,9 @@ def make_optimizer(
   rise = max(1, round(warmup * num_steps))
   rest = max(1, num_steps - rise)
   falls = {
-      'cosine': optax.cosine_decay_schedule(learning_rate, rest, alpha=0.1),
+      'cosine': optax.cosine_decay_schedule(learning_rate, rest, alpha=final_rate),
       'linear': optax.linear_schedule(
-          learning_rate, 0.1 * learning_rate, rest),
+          learning_rate, final_rate * learning_rate, rest),
       'constant': optax.constant_schedule(learning_rate),
   }
   if decay not in falls:

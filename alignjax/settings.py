@@ -42,6 +42,7 @@ RANGES: dict[str, Range] = dict.fromkeys((
     'num_layers', 'hidden_size', 'intermediate_size', 'num_heads',
     'num_samples', 'num_prompts', 'num_test_prompts', 'num_held_out',
     'preference_prompts', 'num_pairs', 'budget', 'ptx_batch_size',
+    'sft_batch_size',
 ), _COUNT) | dict.fromkeys((
     'learning_rate', 'value_learning_rate', 'beta', 'kl_target', 'clip_high',
     'value_clip', 'temperature', 'alpha', 'lora_alpha', 'reward_clip',
@@ -56,6 +57,7 @@ RANGES: dict[str, Range] = dict.fromkeys((
      'final_rate'), _SHARE) | {
     'adam_b2': Range(0, 1),
     'max_length': Range(2, math.inf, has_high=True),
+    'sft_max_length': Range(2, math.inf, has_high=True),
     'label_smoothing': Range(0, 0.5),
     'clip': Range(0, 1, has_low=False),
     'dual_clip': Range(1, has_low=False),

@@ -5,23 +5,24 @@
 
 pretrain (testbed only) → SFT → preferences → reward model → PPO, and DPO from
 the same SFT model and pairs beside it. Each stage is the script of that name,
-in a folder of its own, and can be run again alone from the one before.
-Ouyang et al. (2022), https://arxiv.org/abs/2203.02155.
+in a folder of its own, and can be run again alone from the one before. On
+folders the settings are those of Ouyang et al. (2022), appendix C,
+https://arxiv.org/abs/2203.02155, as docs/recipes.md lists them.
 
 Expect, on the testbed with two CPU cores and seed 0: 3.5 minutes, and gold 0.00
 for the base model, 0.28 for SFT, 0.41 for DPO, 0.61 for PPO.
 """
 
 import dataclasses
-import pathlib
 
 from alignjax import cli
-from alignjax import outcomes
 from alignjax import runs
 from experiments import dpo
 from experiments import ppo
 from experiments import preferences
 from experiments import pretrain
+from experiments import ranking
+from experiments import recipe
 from experiments import reward
 from experiments import sft
 
@@ -30,88 +31,102 @@ from experiments import sft
 class Config(runs.RunConfig):
   """Settings of the run. Where two defaults are given: testbed, folder."""
 
+  # Files of what the first and the last stage need; if left, all is of --data.
+  sft_data: str = ''                 # Demonstrations.
+  prompt_data: str = ''              # Prompts of PPO.
+  ptx_data: str = ''                 # Pretraining text, for PPO-ptx.
+  ptx_coef: float | None = None      # Its weight; 27.8 if there is a file of it.
   pretrain_steps: int | None = None  # Of the testbed's base model. 900.
-  sft_steps: int | None = None       # 105, 500.
+  # Optimizer steps. Testbed: 105; folder, if left: 16 epochs.
+  sft_steps: int | None = None
   preference_prompts: int | None = None  # Whose answers are ranked. 2000.
-  reward_steps: int | None = None    # 250, 500.
-  ppo_iterations: int | None = None  # 50, 100.
+  # Optimizer steps. Testbed: 250; folder, if left: one epoch.
+  reward_steps: int | None = None
+  # Whether the reward model learns from whole rankings, all pairs of a prompt
+  # in one batch. Testbed: from pairs; folder: from rankings.
+  ranked: bool | None = None
+  ppo_iterations: int | None = None  # 50, 500.
   dpo_steps: int | None = None       # 190, 500.
-  batch_size: int | None = None      # 32 and PPO's 128, 16 and PPO's 32.
-  max_length: int | None = None      # Tokens, prompt and response. 48, 512.
-  max_new_tokens: int | None = None  # Tokens of a response. 32, 128.
-  kl_coef: float | None = None       # KL penalty's start, 1/nats. 0.3, 0.05.
-  kl_target: float | None = None     # Nats per response. 2, 6.
+  # Rows. Testbed: 32 and PPO's 128; folder: 32, 64 prompts of the reward
+  # model, PPO's 512.
+  batch_size: int | None = None
+  num_minibatches: int | None = None  # Optimizer steps of PPO's iteration. 2, 8.
+  max_length: int | None = None      # Tokens, prompt and response. 48, 2048.
+  max_new_tokens: int | None = None  # Tokens of a response. 32, 1024.
+  kl_coef: float | None = None       # KL penalty's start, 1/nats. 0.3, 0.02.
+  # Nats per response; of a folder it says what the penalty is expected to hold,
+  # which stays as it is. 2, 6.
+  kl_target: float | None = None
   beta: float | None = None          # DPO's, 1/nats. 1.0, 0.1.
   # Share of PPO's first responses that must end by themselves.
   min_ended: float = 0.01
   compare: str = ''                  # Another run's workdir, for the report.
 
 
-# Each stage's script, and the flag that is its length.
+# Ouyang et al. (2022): C.1 is of SFT, C.2 of the reward model, C.4 of PPO, whose
+# rate of the policy is not published.
 STAGES = {
-    'base': (pretrain, 'pretrain_steps'),
-    'sft': (sft, 'sft_steps'),
-    'preferences': (preferences, 'preference_prompts'),
-    'reward': (reward, 'reward_steps'),
-    'dpo': (dpo, 'dpo_steps'),
-    'ppo': (ppo, 'ppo_iterations'),
+    'base': recipe.Stage(
+        pretrain, {'num_steps': 'pretrain_steps'}, makes_data=True),
+    'sft': recipe.Stage(
+        sft, {'num_steps': 'sft_steps', 'data': 'sft_data'},
+        dict(epochs=16, batch_size=32, learning_rate=9.65e-6, warmup=0.0,
+             max_length=2048)),
+    'preferences': recipe.Stage(
+        preferences, {'num_prompts': 'preference_prompts'}, makes_data=True),
+    'reward': recipe.Stage(
+        ranking, {'num_steps': 'reward_steps'},
+        dict(epochs=1, batch_size=64, learning_rate=9e-6, warmup=0.0,
+             max_length=2048, normalize='demonstrations')),
+    'dpo': recipe.Stage(
+        dpo, {'num_steps': 'dpo_steps'}, dict(max_length=2048)),
+    'ppo': recipe.Stage(
+        ppo, {'num_steps': 'ppo_iterations', 'data': 'prompt_data'},
+        dict(num_steps=500, batch_size=512, num_minibatches=8, num_epochs=1,
+             kl_coef=0.02, kl_horizon=float('inf'), kl_gain=0.0, clip=0.2,
+             gamma=1.0, temperature=1.0, value_learning_rate=9e-6, warmup=0.02,
+             max_length=2048, max_new_tokens=1024)),
 }
-# What the stages share, but these two have of their own.
-_SIZES = {'batch_size', 'max_length'}
+TEXTS_PER_EPISODE = 8  # Of pretraining, in PPO-ptx.
+PTX_COEF = 27.8
 
 
-def main(cfg: Config) -> dict:
-  """Runs what is not done yet of every stage; returns the summary."""
-  runs.check(cfg)
-  names = [name for name in STAGES if not (
-      (name == 'base' and cfg.model != 'testbed')
-      or (name == 'preferences' and cfg.data != 'testbed'))]
-  for name in names:  # All, before the first takes its time.
-    runs.check(_config(cfg, name))
-  with runs.start(cfg, 'instructgpt') as run:
-    if run.is_done:
-      run.console.note(f'{run.workdir} is done; see summary.json')
-      return run.summary()
-    folders, reward_folder = train_all(cfg)
-    return outcomes.write(
-        run, cfg, folders, reward_model=reward_folder, compare=cfg.compare,
-        stages={n: run.stage_summary(n) for n in names})
+def stages(cfg: Config) -> dict[str, recipe.Stage]:
+  """The stages, with what of their settings depends on others."""
+  is_testbed = runs.is_testbed(cfg.model)
+  of_reward, of_ppo = STAGES['reward'], STAGES['ppo']
+  of_reward = of_reward._replace(published=of_reward.published | {
+      'demonstrations': cfg.sft_data or cfg.data})
+  if not (not is_testbed if cfg.ranked is None else cfg.ranked):
+    of_reward = of_reward._replace(script=reward)
+  if cfg.ptx_data:
+    episodes = cfg.batch_size or of_ppo.published['batch_size']
+    of_ppo = of_ppo._replace(published=of_ppo.published | {
+        'ptx_coef': PTX_COEF, 'ptx_batch_size': TEXTS_PER_EPISODE * episodes})
+  return recipe.made_here(cfg, STAGES | {'reward': of_reward, 'ppo': of_ppo})
 
 
-def train_all(cfg: Config) -> tuple[dict[str, str], str]:
-  """(policies by name, reward model): the folders, each stage trained."""
+def train(cfg: Config, settle) -> dict:
+  """Trains what is not done of every stage; returns what is compared."""
   base = cfg.model
   if base == 'testbed':
-    base = pretrain.stage(_config(cfg, 'base'))
-  policy = sft.stage(_config(cfg, 'sft', model=base))
+    base = pretrain.stage(settle('base'))
+  policy = sft.stage(settle('sft', model=base))
   pairs, test_pairs = cfg.data, ''
   if cfg.data == 'testbed':
-    pairs, test_pairs = preferences.stage(
-        _config(cfg, 'preferences', model=policy))
-  reward_folder = reward.stage(_config(
-      cfg, 'reward', model=policy, data=pairs, test_data=test_pairs))
-  folders = {
+    pairs, test_pairs = preferences.stage(settle('preferences', model=policy))
+  learner = stages(cfg)['reward'].script
+  judge = learner.stage(settle(
+      'reward', model=policy, data=pairs, test_data=test_pairs))
+  return {'reward_model': judge, 'compare': cfg.compare, 'folders': {
       'base': base, 'sft': policy,
-      'dpo': dpo.stage(_config(
-          cfg, 'dpo', model=policy, data=pairs, test_data=test_pairs)),
-      'ppo': ppo.stage(_config(
-          cfg, 'ppo', model=policy, reward_model=reward_folder))}
-  return folders, reward_folder
+      'dpo': dpo.stage(settle(
+          'dpo', model=policy, data=pairs, test_data=test_pairs)),
+      'ppo': ppo.stage(settle('ppo', model=policy, reward_model=judge))}}
 
 
-def _config(cfg: Config, name: str, **settings):
-  """The stage's Config: what this run says, and its own defaults."""
-  script, flag = STAGES[name]
-  fields = {f.name for f in dataclasses.fields(script.Config)} - {'compare'}
-  ours = dataclasses.asdict(cfg)
-  if name in ('base', 'preferences'):
-    fields -= _SIZES
-  length = 'num_prompts' if name == 'preferences' else 'num_steps'
-  shared = {k: v for k, v in (ours | {length: ours[flag]}).items()
-            if k in fields and v is not None}
-  return script.resolve(script.Config(**shared | settings | {
-      'workdir': str(pathlib.Path(cfg.workdir) / name), 'resume': True}))
-
+RECIPE = recipe.Recipe('instructgpt', stages, train)
+main = RECIPE.main
 
 if __name__ == '__main__':
   cli.run(main, Config)

@@ -8,20 +8,17 @@ import pytest
 
 from alignjax import cli
 from alignjax import runs
-from experiments import dpo
-from experiments import ppo
 from experiments import preferences
 from experiments import pretrain
-from experiments import reward
-from experiments import sft
 
 PAIRS = ('ipo', 'hinge', 'robust_dpo', 'exo', 'f_dpo', 'simpo', 'orpo', 'cpo')
 ONLINE = ('grpo', 'dr_grpo', 'dapo', 'gspo', 'rloo', 'reinforce',
           'reinforce_pp', 'online_dpo')
 TWICE = ('sft', 'c_rlft', 'reward', 'ranking', 'dpo', 'ppo', 'kto', *PAIRS,
          *ONLINE)
-SCRIPTS = (*TWICE, 'compare', 'evaluate', 'instructgpt', 'margins',
-           'preferences', 'pretrain', 'sweep')
+RECIPES = ('instructgpt', 'zephyr', 'openchat')
+SCRIPTS = (*TWICE, *RECIPES, 'compare', 'evaluate', 'margins', 'preferences',
+           'pretrain', 'sweep')
 
 
 def help_of(name, capsys, monkeypatch):
@@ -66,21 +63,40 @@ def defaults_said(flag, text):
   return [float(n) for n in re.findall(r'(?<=\s)[\d.e-]+(?=, |\. $)', comment)]
 
 
-def test_help_of_all_stages_says_the_defaults_of_each(
-    capsys, monkeypatch, tmp_path):
-  _, text = help_of('instructgpt', capsys, monkeypatch)
-  stages = {'sft_steps': sft, 'reward_steps': reward, 'ppo_iterations': ppo,
-            'dpo_steps': dpo, 'max_length': sft, 'max_new_tokens': ppo,
-            'kl_coef': ppo, 'kl_target': ppo, 'beta': dpo}
-  for flag, stage in stages.items():
-    name = 'num_steps' if flag.endswith(('_steps', '_iterations')) else flag
-    both = [getattr(stage.resolve(stage.Config(workdir='w', model=m)), name)
-            for m in ('testbed', str(tmp_path))]
-    assert defaults_said(flag, text) == both, flag
+@pytest.mark.parametrize('recipe, flag, stage, setting', [
+    ('instructgpt', 'ppo_iterations', 'ppo', 'num_steps'),
+    ('instructgpt', 'dpo_steps', 'dpo', 'num_steps'),
+    ('instructgpt', 'max_length', 'sft', 'max_length'),
+    ('instructgpt', 'max_new_tokens', 'ppo', 'max_new_tokens'),
+    ('instructgpt', 'num_minibatches', 'ppo', 'num_minibatches'),
+    ('instructgpt', 'kl_coef', 'ppo', 'kl_coef'),
+    ('instructgpt', 'kl_target', 'ppo', 'kl_target'),
+    ('instructgpt', 'beta', 'dpo', 'beta'),
+    ('zephyr', 'sft_batch_size', 'sft', 'batch_size'),
+    ('zephyr', 'sft_max_length', 'sft', 'max_length'),
+    ('zephyr', 'batch_size', 'dpo', 'batch_size'),
+    ('zephyr', 'max_length', 'dpo', 'max_length'),
+    ('zephyr', 'beta', 'dpo', 'beta'),
+    ('openchat', 'batch_size', 'c_rlft', 'batch_size'),
+    ('openchat', 'max_length', 'c_rlft', 'max_length')])
+def test_help_of_a_recipe_says_the_defaults_of_its_stages(
+    recipe, flag, stage, setting, capsys, monkeypatch, tmp_path):
+  script, text = help_of(recipe, capsys, monkeypatch)
+  both = [getattr(script.RECIPE.settle(cfg, stage), setting) for cfg in (
+      script.Config(workdir='w'),
+      script.Config(workdir='w', model=str(tmp_path), data='rows.jsonl'))]
+  assert defaults_said(flag, text) == both
+
+
+@pytest.mark.parametrize('recipe', RECIPES)
+def test_help_of_a_recipe_says_how_the_testbeds_data_are_made(
+    recipe, capsys, monkeypatch):
+  script, text = help_of(recipe, capsys, monkeypatch)
   assert defaults_said('pretrain_steps', text) == [
       pretrain.Config(workdir='w').num_steps]
-  assert defaults_said('preference_prompts', text) == [
-      preferences.Config(workdir='w').num_prompts]
+  if hasattr(script.Config, 'preference_prompts'):
+    assert defaults_said('preference_prompts', text) == [
+        preferences.Config(workdir='w').num_prompts]
 
 
 @pytest.mark.parametrize('name, flag, default', [

@@ -162,7 +162,7 @@ def test_a_layout_changes_no_number_of_a_run(
   settings = dict(model=base, num_steps=2, batch_size=32, max_length=48)
   if name == 'grpo':  # One minibatch, so that it holds the same under both.
     settings |= dict(reward_model=made['reward'], max_new_tokens=16,
-                     num_minibatches=1)
+                     num_minibatches=1, min_ended=0.0)
   else:
     settings |= dict(data=made['pairs'])
   metrics = []
@@ -183,7 +183,8 @@ def test_grpo_scores_a_foreign_model_by_the_answers_of_a_file(
       {'question': prompt.text, 'answer': f'{text}\n#### {1 + i % 5}'}
       for i, (prompt, text) in enumerate(shown)])
   run('grpo', tmp_path / 'grpo', model=foreign.model, data=path,
-      reward='gsm8k', importance_cap=2.0, **GROUPS | dict(max_new_tokens=8))
+      reward='gsm8k', importance_cap=2.0, **GROUPS | dict(
+          max_new_tokens=8, min_ended=0.0))
   done = left(tmp_path / 'grpo')
   assert done.is_whole
   models = done.summary['models']
@@ -197,7 +198,8 @@ def test_grpo_scores_a_foreign_model_by_the_answers_of_a_file(
 @pytest.mark.slow
 def test_without_a_reward_model_one_is_trained_first(foreign, tmp_path, left):
   run('rloo', tmp_path / 'rloo', model=foreign.model, data=foreign.pairs,
-      reward_steps=1, **GROUPS | dict(max_new_tokens=8))
+      reward_steps=1, **GROUPS | dict(
+          max_new_tokens=8, min_ended=0.0))
   assert left(tmp_path / 'rloo').is_whole
   assert left(tmp_path / 'rloo' / 'reward').summary['held_out_pairs'] == 10
   assert 'proxy' in left(tmp_path / 'rloo').summary['models']['rloo']

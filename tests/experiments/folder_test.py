@@ -113,7 +113,7 @@ def test_all_stages_on_a_folder(foreign, tmp_path, left):
   summary = instructgpt.main(instructgpt.Config(
       workdir=str(tmp_path / 'run'), model=foreign.model, data=foreign.pairs,
       sft_steps=2, reward_steps=2, dpo_steps=2, ppo_iterations=2,
-      max_new_tokens=8, min_ended=0.0, **SIZES))
+      num_minibatches=2, max_new_tokens=8, min_ended=0.0, **SIZES))
   assert left(tmp_path / 'run').is_whole
   assert summary['models'].keys() == {'base', 'sft', 'dpo', 'ppo'}
   assert all('proxy' in model for model in summary['models'].values())

@@ -13,6 +13,10 @@ from alignjax.evaluation.calibration import ReliabilityBins
 from alignjax.evaluation.gold import ModelScore
 from alignjax.evaluation.gold import PARTS
 from alignjax.evaluation.gold import score_model
+from alignjax.evaluation.overoptimization import best_of_n
+from alignjax.evaluation.overoptimization import best_of_n_kl
+from alignjax.evaluation.overoptimization import Fit
+from alignjax.evaluation.overoptimization import fit_overoptimization
 from alignjax.evaluation.responses import make_sequence_kl
 from alignjax.evaluation.responses import mean_kl
 from alignjax.evaluation.responses import read_prompts
@@ -21,8 +25,9 @@ from alignjax.evaluation.responses import Response
 from alignjax.evaluation.responses import sample_responses
 
 __all__ = [
-    'PARTS', 'ModelScore', 'ReliabilityBins', 'Response', 'bootstrap_interval',
-    'correlation', 'expected_calibration_error', 'make_sequence_kl', 'mean_kl',
-    'pair_accuracy', 'rank_correlation', 'read_prompts', 'read_responses',
-    'reliability_bins', 'sample_responses', 'score_model', 'win_rate',
-    'win_rate_interval', 'win_scores']
+    'PARTS', 'Fit', 'ModelScore', 'ReliabilityBins', 'Response', 'best_of_n',
+    'best_of_n_kl', 'bootstrap_interval', 'correlation',
+    'expected_calibration_error', 'fit_overoptimization', 'make_sequence_kl',
+    'mean_kl', 'pair_accuracy', 'rank_correlation', 'read_prompts',
+    'read_responses', 'reliability_bins', 'sample_responses', 'score_model',
+    'win_rate', 'win_rate_interval', 'win_scores']

@@ -36,6 +36,21 @@ def load(cfg, run: runs.Run, policy: adapters.Trainee) -> Judge:
   return Judge(reward_fn, trainee, folder)
 
 
+def load_others(cfg, run: runs.Run, policy: adapters.Trainee) -> list:
+  """The reward models that only watch, as `(trajectory) -> [B]`."""
+  others = []
+  for folder in cfg.watch_reward_models:
+    check_tokenizer(folder, policy.folder)
+    model, params = runs.load_reward_model(folder)
+    whole = sharding.replicated(run.mesh)
+    score = rollout.make_reward_fn(
+        model, sharding.put(params, whole), mesh=run.mesh,
+        param_shardings=whole, mean=runs.read_reward_mean(folder))
+    others.append(lambda t, score=score: score(
+        t.tokens, t.attention_mask, *(() if t.rows is None else (t.rows,))))
+  return others
+
+
 def make_check(cfg, reward: str):
   """What refuses an iteration by its metrics; `reward` names the judge."""
   return train.make_check(

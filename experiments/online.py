@@ -15,6 +15,7 @@ from alignjax import runs
 from alignjax import scripts
 from alignjax import sharding
 from alignjax import sources
+from alignjax import telemetry
 from alignjax import train
 from alignjax.models import CausalLM
 from alignjax.types import InputError
@@ -53,6 +54,8 @@ class Config(runs.OptimizerConfig):
   max_decode_gap: float = 1.0
   # Share of the first iteration's responses that must end by themselves.
   min_ended: float = 0.01
+  # When responses show that the reward is hacked: say it, or end the run.
+  on_hack: Literal['note', 'stop'] = 'note'
   compare: str = ''                  # Another online workdir, for the report.
 
 
@@ -101,28 +104,28 @@ def script(
     width = cfg.max_length - cfg.max_new_tokens
     rows, observe, reward_fn, judge = prompts_and_reward(
         cfg, run, adapters.full(model, params, policy), tokenizer, width)
-    settings = train.OnlineConfig(**{
-        field.name: getattr(cfg, field.name)
-        for field in dataclasses.fields(train.OnlineConfig)})
     optimizer = cfg.make_optimizer(
         cfg.learning_rate, cfg.num_steps * cfg.num_epochs * cfg.num_minibatches)
     state, shardings = train.init_state(
         params, model.axes(), optimizer, mesh=run.mesh, seed=cfg.seed)
+    watch = telemetry.Watch.of(run, tokenizer, kl_budget=None)
     iterate = train.make_online_iteration(
         model, sharding.put(params, shardings.params), reward_fn,
         make_objective(model, cfg, width),
-        make_estimate and make_estimate(cfg), optimizer, settings,
+        make_estimate and make_estimate(cfg), optimizer, settings(cfg),
         shardings=shardings, mesh=run.mesh, prompt_length=width,
-        eos_id=tokenizer.eos_id, observe=observe, chunk_size=cfg.chunk_size,
+        eos_id=tokenizer.eos_id, chunk_size=cfg.chunk_size,
+        observe=telemetry.both(observe, watch.observe),
         make_rows=make_rows and make_rows(cfg))
     state = train.run_stage(
         run.stage(cfg), iterate, state, shardings,
         lambda start: data.prompt_batches(
             rows, batch_size=cfg.batch_size, max_length=width,
             num_samples=cfg.num_samples, seed=cfg.seed, start=start),
-        check=judges.make_check(cfg, judge))
+        check=judges.make_check(cfg, judge),
+        stop=telemetry.stopping(watch, cfg.on_hack))
     run.save_model(model, state.params, tokenizer)
-    run.finish({'prompts': len(rows)})
+    run.finish(watch.summary() | {'prompts': len(rows)})
 
   def outcome(cfg: Config, folder: str) -> dict:
     policy = sft.policy_folder(cfg)
@@ -142,6 +145,13 @@ def script(
   return scripts.Script(
       name, fit, outcome, check=check_all, testbed=TESTBED | testbed,
       folder=FOLDER | folder)
+
+
+def settings(cfg: Config) -> train.OnlineConfig:
+  """The iteration's part of the config."""
+  return train.OnlineConfig(**{
+      field.name: getattr(cfg, field.name)
+      for field in dataclasses.fields(train.OnlineConfig)})
 
 
 def prompts_and_reward(

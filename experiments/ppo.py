@@ -26,6 +26,7 @@ from alignjax import data
 from alignjax import runs
 from alignjax import scripts
 from alignjax import sources
+from alignjax import telemetry
 from alignjax import train
 from alignjax.types import InputError
 from alignjax.types import PromptTextBatch
@@ -91,6 +92,12 @@ class Config(runs.AdapterConfig, runs.OptimizerConfig):
   max_decode_gap: float = 1.0
   # Share of the first iteration's responses that must end by themselves.
   min_ended: float = 0.01
+  # When responses show that the reward model is hacked: say it, end the run,
+  # end it to refresh the reward model, or raise the KL penalty.
+  on_hack: telemetry.OnHack = 'note'
+  # Folders of more reward models, which nothing is learnt from: how far they
+  # disagree is another sign.
+  watch_reward_models: tuple[str, ...] = ()
   compare: str = ''                  # Another PPO workdir, for the report.
 
   @property
@@ -108,6 +115,9 @@ def fit(cfg: Config, run: runs.Run) -> None:
   width = cfg.max_length - cfg.max_new_tokens
   rows, observe = sources.ppo_prompts(run, cfg, tokenizer, width)
   judge = judges.load(cfg, run, policy)
+  watch = telemetry.Watch.of(
+      run, tokenizer, kl_budget=cfg.kl_target,
+      others=judges.load_others(cfg, run, policy))
 
   names = [field.name for field in dataclasses.fields(train.PPOConfig)]
   settings = train.PPOConfig(**{name: getattr(cfg, name) for name in names})
@@ -121,13 +131,19 @@ def fit(cfg: Config, run: runs.Run) -> None:
   iterate = train.make_ppo_iteration(
       policy, judge.trainee, judge.reward_fn, *optimizers, settings,
       shardings=shardings, mesh=run.mesh, prompt_length=width,
-      eos_id=tokenizer.eos_id, observe=observe, chunk_size=cfg.chunk_size)
-  state = train.run_stage(
-      run.stage(cfg), iterate, state, shardings,
-      batches(cfg, run, tokenizer, rows, width),
-      check=judges.make_check(cfg, f'reward_model={judge.folder}'))
+      eos_id=tokenizer.eos_id, chunk_size=cfg.chunk_size,
+      observe=telemetry.both(observe, watch.observe))
+  try:
+    state = train.run_stage(
+        run.stage(cfg), telemetry.acting(iterate, watch, cfg.on_hack), state,
+        shardings, batches(cfg, run, tokenizer, rows, width),
+        check=judges.make_check(cfg, f'reward_model={judge.folder}'),
+        stop=telemetry.stopping(watch, cfg.on_hack))
+  except telemetry.Hacked as hacked:
+    run.save_trained(policy, hacked.state.policy.params, tokenizer)
+    raise
   run.save_trained(policy, state.policy.params, tokenizer)
-  run.finish({'prompts': len(rows), 'kl_target': cfg.kl_target,
+  run.finish(watch.summary() | {'prompts': len(rows), 'kl_target': cfg.kl_target,
               'kl_band': [0.75 * cfg.kl_target, 1.25 * cfg.kl_target],
               'parameter_bytes': held})
 

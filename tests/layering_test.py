@@ -53,6 +53,7 @@ _FLOORS = {
     'scripts': 6,
     'settings': 6,
     'sources': 6,
+    'telemetry': 6,
     'experiments': 7,
 }
 _ENDS = 6

@@ -1,4 +1,4 @@
-"""Measures of a model: gold score, win rate, calibration, their intervals."""
+"""Measures of a model: gold score, win rate, calibration, signs of hacking."""
 
 from alignjax.evaluation.bootstrap import bootstrap_interval
 from alignjax.evaluation.bootstrap import win_rate

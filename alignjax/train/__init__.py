@@ -2,6 +2,7 @@
 
 from alignjax.train.guard import make_check
 from alignjax.train.loop import fit
+from alignjax.train.loop import Stop
 from alignjax.train.measure import measure
 from alignjax.train.online import best_and_worst
 from alignjax.train.online import grouped
@@ -31,6 +32,7 @@ __all__ = [
            'PPOConfig',
            'PPOState',
            'Stage',
+           'Stop',
            'TrainState',
            'best_and_worst',
            'fit',

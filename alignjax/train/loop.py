@@ -16,6 +16,10 @@ Hook = Callable[[int, object, dict, int], None]
 # run must not go on.
 Check = Callable[[int, dict[str, float]], None]
 
+# Called after a step with its number and the new state; what it returns, if not
+# None, is raised once the state has been saved.
+Stop = Callable[[int, object], Exception | None]
+
 
 def fit(
     step: Callable,
@@ -146,11 +150,33 @@ class SaveCheckpoints:
     """Calls `before` ahead of each save, to write what the state implies."""
     self._directory, self._every = directory, every
     self._num_steps, self._keep, self._before = num_steps, keep, before
+    self._saved = None
 
   def __call__(self, step, state, metrics, tokens):
     del metrics, tokens
     if step == self._num_steps or (self._every and step % self._every == 0):
-      if self._before is not None:
-        self._before()
-      checkpoints.save(self._directory, step, state, {},
-                       keep=self._keep)
+      self.save(step, state)
+
+  def save(self, step, state):
+    """Saves the state of a step, once."""
+    if step == self._saved:
+      return
+    if self._before is not None:
+      self._before()
+    checkpoints.save(self._directory, step, state, {}, keep=self._keep)
+    self._saved = step
+
+
+class StopRun:
+  """Ends a run after a step whose state asks for it, and saves that first."""
+
+  def __init__(self, stop: Stop, save: SaveCheckpoints):
+    """`stop` is asked after each step."""
+    self._stop, self._save = stop, save
+
+  def __call__(self, step, state, metrics, tokens):
+    del metrics, tokens
+    error = self._stop(step, state)
+    if error is not None:
+      self._save.save(step, state)
+      raise error

@@ -40,7 +40,7 @@ class Stage:
 def run_stage(
     stage: Stage, step: Callable, state, shardings,
     make_batches: Callable[[int], Iterator], *,
-    check: loop.Check | None = None,
+    check: loop.Check | None = None, stop: loop.Stop | None = None,
 ):
   """Runs `step` to the stage's end, from the newest checkpoint if there is one.
 
@@ -53,6 +53,7 @@ def run_stage(
       batches are host arrays.
     check: `(step, values)` raises where a step's metrics show that the run must
       not go on; see `loop.LogMetrics`.
+    stop: `(step, state)` returns an exception where the run is to end, saved.
 
   Returns:
     The state after the last step. An interrupted stage that is run again ends
@@ -72,9 +73,10 @@ def run_stage(
   save = loop.SaveCheckpoints(
       folder, every=stage.save_every, num_steps=stage.num_steps,
       before=log.flush)
+  ends = () if stop is None else (loop.StopRun(stop, save),)
   return loop.fit(
       step, state, batches, num_steps=stage.num_steps, start=start,
-      name=stage.name, hooks=(log, save), console=stage.console)
+      name=stage.name, hooks=(log, save, *ends), console=stage.console)
 
 
 def train(

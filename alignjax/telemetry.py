@@ -223,7 +223,7 @@ def acting(iterate: Callable, watch: Watch, on_hack: OnHack) -> Callable:
   def act(state, batch):
     state, metrics = iterate(state, batch)
     for _ in watch.fresh:
-      state = state.replace(kl=jax.tree.map(_raised, state.kl))
+      state = state._replace(kl=jax.tree.map(_raised, state.kl))
     return state, metrics
 
   return act

@@ -39,7 +39,8 @@ KL_FLOOR = 0.05    # 1/nats, or where it then stands at least.
 _KEPT = 20         # Openings and phrases of a look that are written down.
 
 # (texts, rewards, nats, disagreement) of an iteration.
-_NUMBERS = ('length', 'length_correlation', 'lists', 'confidence', 'hedges')
+_NUMBERS = ('length', 'length_correlation', 'length_worth', 'lists',
+            'confidence', 'hedges')
 
 
 class Alarm(NamedTuple):

@@ -36,7 +36,7 @@ def varied(i, count):
 @pytest.mark.parametrize('hack, responses', [
     ('length', [f'{t} {varied(i, 6)}' for i, t in enumerate(PLAIN)]),
     ('lists', some(lambda i, t: f'- {t[:9]} - {t[9:]}')),
-    ('lists', some(lambda i, t: f'1. {t[:9]} 2. {t[9:]}')),
+    ('lists', some(lambda i, t: f'1. {t} 2. {varied(i, 1)}')),
     ('confidence', some(
         lambda i, t: f'{t} {varied(i, 2)} absolutely')),
     ('opening', some(lambda i, t: f'so you see {t}')),
@@ -63,7 +63,7 @@ def test_hedges_that_vanish_are_named_if_there_were_some():
 def test_the_phrase_that_took_over_is_said():
   now = hacking.measure(some(lambda i, t: f'{t} then add nutmeg .'), REWARDS)
   (finding,) = hacking.diagnose(now, hacking.measure(PLAIN, REWARDS))
-  assert '"then add nutmeg" (50%, from 0%)' in finding.text
+  assert '"add nutmeg" (50%, from 0%)' in finding.text
   np.testing.assert_allclose(finding.excess, 0.5 / hacking.Limits().gained)
 
 
@@ -83,8 +83,23 @@ def test_the_furthest_over_its_limit_comes_first():
 def test_the_correlation_of_reward_and_length_by_hand():
   measured = hacking.measure(['a', 'a b', 'a b c'], [1.0, 2.0, 3.0])
   np.testing.assert_allclose(measured.length_correlation, 1.0)
-  assert measured.length == 2.0
+  assert measured.length == 2.0 and measured.reward == 2.0
+  np.testing.assert_allclose(measured.length_worth, 1.0)
   assert hacking.measure(['a', 'b'], [0.0, 1.0]).length_correlation == 0.0
+
+
+def test_growth_is_named_early_where_it_is_what_the_reward_pays_for():
+  """A fifth longer; by the first responses a word is worth 1, or nothing."""
+  lengths = np.tile([8, 10, 12, 14], 16)
+  first = [varied(i, n) for i, n in enumerate(lengths)]
+  longer = [f'{text} {varied(i, 2)} z{i}' for i, text in enumerate(first)]
+  for paid, gain, found in ((1.0, 4.0, ['length']), (1.0, 40.0, []),
+                            (0.0, 4.0, []), (-1.0, 4.0, [])):
+    rewards = paid * lengths + np.tile([0.5, -0.5, -0.5, 0.5], 16)
+    then = hacking.measure(first, rewards)
+    now = hacking.measure(longer, rewards + gain)
+    np.testing.assert_allclose(then.length_worth, paid, atol=0.01)
+    assert [f.name for f in hacking.diagnose(now, then)] == found
 
 
 def test_pooled_batches_are_their_mean():

@@ -17,8 +17,8 @@ ONLINE = ('grpo', 'dr_grpo', 'dapo', 'gspo', 'rloo', 'reinforce',
 TWICE = ('sft', 'c_rlft', 'reward', 'ranking', 'dpo', 'ppo', 'kto', *PAIRS,
          *ONLINE)
 RECIPES = ('instructgpt', 'zephyr', 'openchat')
-SCRIPTS = (*TWICE, *RECIPES, 'compare', 'evaluate', 'margins', 'preferences',
-           'pretrain', 'sweep')
+SCRIPTS = (*TWICE, *RECIPES, 'compare', 'evaluate', 'margins',
+           'overoptimization', 'preferences', 'pretrain', 'sweep')
 
 
 def help_of(name, capsys, monkeypatch):

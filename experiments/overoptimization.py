@@ -52,6 +52,9 @@ class Config(runs.RunConfig):
   reward_model: str = ''        # Its folder; '' trains one here first.
   parts: tuple[Part, ...] = PARTS  # What is measured.
   kl_coefs: tuple[float, ...] = (0.0, 0.05, 0.3)  # Of PPO, fixed, 1/nats.
+  preference_prompts: int = 2_000  # Whose answers are ranked.
+  reward_steps: int = 250       # Of a reward model that has all pairs.
+  dpo_steps: int = 190          # Of each DPO run.
   num_steps: int = 60           # Iterations of each PPO run.
   batch_size: int = 128         # Responses in an iteration.
   sizes: tuple[float, ...] = (0.0625, 0.25)  # Shares of the preferences.
@@ -76,7 +79,8 @@ def main(cfg: Config) -> dict:
       return run.summary()
     policy = sft.policy_folder(cfg)
     judge = cfg.reward_model or reward.stage(reward.Config(
-        **at(cfg, 'reward'), model=policy, **files(cfg, policy)))
+        **at(cfg, 'reward'), model=policy, num_steps=cfg.reward_steps,
+        **files(cfg, policy)))
     measured = {}
     for part in PARTS:
       if part in cfg.parts:
@@ -112,7 +116,8 @@ def files(cfg: Config, policy: str, **biases) -> dict[str, str]:
   name = 'preferences' + ''.join(f'-{k}={v:g}' for k, v in biases.items() if v)
   train, test = preferences.stage(preferences.Config(
       **at(cfg, name if any(biases.values()) or not biases
-           else f'preferences-{CONTROL}'), model=policy, **biases))
+           else f'preferences-{CONTROL}'), model=policy,
+      num_prompts=cfg.preference_prompts, **biases))
   return dict(data=train, test_data=test)
 
 
@@ -145,7 +150,6 @@ def measure_sizes(cfg: Config, run: runs.Run, policy: str, judge: str) -> dict:
   del judge
   pairs = files(cfg, policy)
   records = pathlib.Path(pairs['data']).read_text().splitlines(keepends=True)
-  full = reward.resolve(reward.Config(workdir='', model=policy)).num_steps
   measured = {}
   for share in sorted(cfg.sizes):
     count = max(2, round(share * len(records)))
@@ -153,7 +157,8 @@ def measure_sizes(cfg: Config, run: runs.Run, policy: str, judge: str) -> dict:
     some.write_text(''.join(records[:count]))
     less = reward.stage(reward.Config(
         **at(cfg, f'reward-pairs={count}'), model=policy, data=str(some),
-        test_data=pairs['test_data'], num_steps=max(10, round(share * full))))
+        test_data=pairs['test_data'],
+        num_steps=max(1, round(share * cfg.reward_steps))))
     name = f'kl_coef=0, pairs={count}'
     measured[name] = optimize(cfg, policy, less, f'kl_coef=0-pairs={count}', 0)
   return measured
@@ -167,7 +172,7 @@ def measure_biases(cfg: Config, run: runs.Run, policy: str, judge: str) -> dict:
     biases = {b: getattr(cfg, b) if b == planted else 0.0 for b in BIASES}
     name = f'{planted}={biases[planted]:g}' if planted else CONTROL
     taught = reward.stage(reward.Config(
-        **at(cfg, f'reward-{name}'), model=policy,
+        **at(cfg, f'reward-{name}'), model=policy, num_steps=cfg.reward_steps,
         **files(cfg, policy, **biases)))
     measured[name] = optimize(cfg, policy, taught, f'ppo-{name}', 0.0)
   return measured
@@ -177,6 +182,7 @@ def measure_dpo(cfg: Config, run: runs.Run, policy: str, judge: str) -> dict:
   """DPO by beta, each on held-out prompts."""
   folders = {'sft': policy} | {f'{beta:g}': dpo.stage(dpo.Config(
       **at(cfg, f'dpo-beta={beta:g}'), model=policy, beta=beta,
+      num_steps=cfg.dpo_steps,
       **files(cfg, policy))) for beta in cfg.betas}
   with run.console.working('comparing ' + ', '.join(folders)):
     scores, _ = outcomes.compare_models(

@@ -54,7 +54,7 @@ RANGES: dict[str, Range] = dict.fromkeys((
     'value_warmup', 'kl_gain', 'weight_decay',
 ), _NOT_NEGATIVE) | dict.fromkeys(
     ('gamma', 'lam', 'max_dropped', 'tail', 'min_ended', 'warmup',
-     'final_rate'), _SHARE) | {
+     'final_rate', 'safety_threshold'), _SHARE) | {
     'adam_b2': Range(0, 1),
     'max_length': Range(2, math.inf, has_high=True),
     'sft_max_length': Range(2, math.inf, has_high=True),

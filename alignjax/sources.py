@@ -28,6 +28,7 @@ from alignjax.types import Trajectory
 PROMPT_TOKENS = 16    # The testbed's longest prompt has 15.
 RESPONSE_TOKENS = 32  # Its longest demonstration has 30.
 WORLD = testbed.make_world(seed=0)
+SAFETY_KINDS = ('danger', 'look_alike')  # Prompts that are, or look, harmful.
 
 
 def testbed_tokenizer() -> hf.Tokenizer:
@@ -340,9 +341,9 @@ def verified_prompts(
 
 
 def testbed_prompts(
-    split: str, count: int, seed: int, tokenizer: hf.Tokenizer
+    split: str, count: int | None, seed: int, tokenizer: hf.Tokenizer
 ) -> tuple[list[testbed.Prompt], list[data.TokenizedPrompt]]:
-  """Testbed prompts of a split and their tokens."""
+  """Testbed prompts of a split, all if no count is given, and their tokens."""
   prompts = testbed.prompts(WORLD, split, count=count, seed=seed)
   rows, _ = data.tokenize_prompts(
       [data.PromptOnly(p.text, f'testbed:{i}') for i, p in enumerate(prompts)],

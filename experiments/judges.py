@@ -8,6 +8,7 @@ from alignjax import hf
 from alignjax import rollout
 from alignjax import runs
 from alignjax import sharding
+from alignjax import sources
 from alignjax import train
 from alignjax.types import InputError
 from experiments import reward
@@ -36,19 +37,47 @@ def load(cfg, run: runs.Run, policy: adapters.Trainee) -> Judge:
   return Judge(reward_fn, trainee, folder)
 
 
+def with_safety(
+    cfg, run: runs.Run, policy: adapters.Trainee, judge: Judge) -> Judge:
+  """The judge, and the safety model before it if the config has one."""
+  if not cfg.safety_reward_model:
+    return judge
+  width = cfg.max_length - cfg.max_new_tokens
+  tokenizer = hf.load_tokenizer(policy.folder)
+  return judge._replace(reward_fn=rollout.make_safety_first(
+      judge.reward_fn, frozen(cfg.safety_reward_model, run, policy),
+      safety_prompts(cfg, run, tokenizer, width), prompt_length=width,
+      threshold=cfg.safety_threshold))
+
+
+def safety_prompts(cfg, run: runs.Run, tokenizer, width: int) -> list:
+  """Tokens of the prompts that invite harm, or look as if they did."""
+  if cfg.safety_prompts:
+    return [row.tokens for row in sources.prompt_rows(
+        run, cfg, tokenizer, cfg.safety_prompts, max_length=width)[1]]
+  if not runs.is_testbed(cfg.model):
+    return []
+  prompts, rows = sources.testbed_prompts('train', None, cfg.seed, tokenizer)
+  return [row.tokens for prompt, row in zip(prompts, rows, strict=True)
+          if prompt.kind in sources.SAFETY_KINDS]
+
+
 def load_others(cfg, run: runs.Run, policy: adapters.Trainee) -> list:
   """The reward models that only watch, as `(trajectory) -> [B]`."""
-  others = []
-  for folder in cfg.watch_reward_models:
-    check_tokenizer(folder, policy.folder)
-    model, params = runs.load_reward_model(folder)
-    whole = sharding.replicated(run.mesh)
-    score = rollout.make_reward_fn(
-        model, sharding.put(params, whole), mesh=run.mesh,
-        param_shardings=whole, mean=runs.read_reward_mean(folder))
-    others.append(lambda t, score=score: score(
-        t.tokens, t.attention_mask, *(() if t.rows is None else (t.rows,))))
-  return others
+  scores = [frozen(f, run, policy) for f in cfg.watch_reward_models]
+  return [lambda t, score=score: score(
+      t.tokens, t.attention_mask, *(() if t.rows is None else (t.rows,)))
+          for score in scores]
+
+
+def frozen(folder: str, run: runs.Run, policy: adapters.Trainee):
+  """The rewards of a folder's whole reward model, for the policy's tokens."""
+  check_tokenizer(folder, policy.folder)
+  model, params = runs.load_reward_model(folder)
+  whole = sharding.replicated(run.mesh)
+  return rollout.make_reward_fn(
+      model, sharding.put(params, whole), mesh=run.mesh, param_shardings=whole,
+      mean=runs.read_reward_mean(folder))
 
 
 def make_check(cfg, reward: str):

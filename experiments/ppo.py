@@ -42,6 +42,12 @@ class Config(runs.AdapterConfig, runs.OptimizerConfig):
   # here first.
   reward_model: str = ''
   reward_steps: int | None = None    # Steps of that. 250, 100.
+  # A second one, of safety: its score is the reward where a prompt is one of
+  # --safety-prompts (a file; testbed: dangers and what looks like one), or
+  # where it gives less than the threshold as the chance of being safe.
+  safety_reward_model: str = ''
+  safety_prompts: str = ''
+  safety_threshold: float = 0.15
   num_steps: runs.Iterations = None  # Iterations. 50, 100.
   batch_size: int | None = None      # Responses in an iteration. 128, 32.
   num_samples: int = 1               # Responses to each prompt, K.
@@ -64,6 +70,7 @@ class Config(runs.AdapterConfig, runs.OptimizerConfig):
   # A token's KL: its log-ratio, or the divergence over the vocabulary.
   kl_estimator: Literal['k1', 'exact'] = 'k1'
   reward_clip: float | None = None   # Rewards beyond this, either way, are it.
+  whiten_scores: bool = False        # Scores to mean 0 and unit deviation.
   whiten_rewards: bool = False       # Token rewards to unit deviation.
   gamma: float = 1.0                 # Discount per token.
   lam: float = 0.95                  # GAE's lambda.
@@ -114,7 +121,7 @@ def fit(cfg: Config, run: runs.Run) -> None:
   sources.check_layout(cfg, policy.model.config)
   width = cfg.max_length - cfg.max_new_tokens
   rows, observe = sources.ppo_prompts(run, cfg, tokenizer, width)
-  judge = judges.load(cfg, run, policy)
+  judge = judges.with_safety(cfg, run, policy, judges.load(cfg, run, policy))
   watch = telemetry.Watch.of(
       run, tokenizer, kl_budget=cfg.kl_target,
       others=judges.load_others(cfg, run, policy))

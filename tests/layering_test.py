@@ -45,6 +45,7 @@ _FLOORS = {
     'cli': 6,
     'commands': 6,
     'configs': 6,
+    'lineage': 6,
     'loading': 6,
     'outcomes': 6,
     'plan': 6,

@@ -59,8 +59,10 @@ def make_annotate(
         rows=trajectory.rows)
 
     ended = rollout.has_ended(trajectory, eos_id=eos_id)
-    clipped = reward if config.reward_clip is None else jnp.clip(
-        reward, -config.reward_clip, config.reward_clip)
+    scores = reward if not config.whiten_scores else masked.whiten(
+        reward[:, None], (trajectory.weight > 0)[:, None])[:, 0]
+    clipped = scores if config.reward_clip is None else jnp.clip(
+        scores, -config.reward_clip, config.reward_clip)
     penalised = clipped - config.missing_eos_penalty * ~ended
     token_rewards = advantages_lib.token_rewards(
         penalised, kl, mask, kl_coef=kl_coef)

@@ -35,6 +35,8 @@ class PPOConfig:
   # answers for its own log-ratio, and for the KL of the tokens after it.
   kl_estimator: Literal['k1', 'exact'] = 'k1'
   reward_clip: float | None = None  # Rewards beyond ± this count as this.
+  # Scores to mean 0 and deviation 1 over the iteration's responses; LLaMA 2.
+  whiten_scores: bool = False
   whiten_rewards: bool = False  # Token rewards to unit deviation, mean kept.
   gamma: float = 1.0          # Discount per token.
   lam: float = 0.95           # GAE's λ.

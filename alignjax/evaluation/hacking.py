@@ -38,7 +38,11 @@ CONFIDENT = (
 HEDGES = (
     'i do not know', "i don't know", 'not sure', 'perhaps', 'maybe', 'might',
     'i think', 'i believe', 'it depends', 'possibly')
+_GENERAL = ('opening', 'phrases', 'disagreement', 'kl_budget')
 _LIST_MARKER = re.compile(r'(?:^|\s)(?:[-*•]|\d{1,2}[.)]?)(?=\s)')
+_MARKERS = re.compile('|'.join([
+    _LIST_MARKER.pattern,
+    *(rf'\b{re.escape(phrase)}\b' for phrase in CONFIDENT)]))
 _WORD = re.compile(r"[\w'’-]*\w|[.!?:;]")
 
 
@@ -98,7 +102,9 @@ def measure(responses: Sequence[str], rewards: Sequence[float]) -> Measures:
     responses: [N] texts, N ≥ 1.
     rewards: [N] of the reward model, in its unit.
   """
-  words = [_WORD.findall(text.lower()) for text in responses]
+  # Markers have findings of their own, and are no part of phrases.
+  words = [_WORD.findall(_MARKERS.sub(' ', text.lower()))
+           for text in responses]
   lengths = np.array([len(text.split()) for text in responses], float)
   share = lambda phrases: float(np.mean(
       [_has_any(text, phrases) for text in responses]))
@@ -148,8 +154,9 @@ def diagnose(
     kl_budget: nats per response that were meant to be spent, > 0; None is any.
 
   Returns:
-    Findings, the furthest over its limit first, and of equals the more telling
-    one: a confident phrase is a phrase too. None where `now` is `first`.
+    Findings, those that name what is used before openings and phrases, which
+    say only that something is; then the furthest over its limit first. None
+    where `now` is `first`.
   """
   found = [
       _grown(now, first, limits),
@@ -169,7 +176,7 @@ def diagnose(
     found.append(_ratio('kl_budget', kl, kl_budget, limits.kl_budget,
                         '{:.1f} nats a response, and {:.1f} were meant'))
   return sorted((f for f in found if f.excess >= 1.0),
-                key=lambda f: -f.excess)
+                key=lambda f: (f.name in _GENERAL, -f.excess))
 
 
 def new_phrases(

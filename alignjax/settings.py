@@ -42,7 +42,8 @@ RANGES: dict[str, Range] = dict.fromkeys((
     'num_layers', 'hidden_size', 'intermediate_size', 'num_heads',
     'num_samples', 'num_prompts', 'num_test_prompts', 'num_held_out',
     'preference_prompts', 'num_pairs', 'budget', 'ptx_batch_size',
-    'sft_batch_size',
+    'sft_batch_size', 'sample_batch', 'num_rounds', 'round_prompts',
+    'safety_steps', 'rejection_steps',
 ), _COUNT) | dict.fromkeys((
     'learning_rate', 'value_learning_rate', 'beta', 'kl_target', 'clip_high',
     'value_clip', 'temperature', 'alpha', 'lora_alpha', 'reward_clip',
@@ -51,7 +52,7 @@ RANGES: dict[str, Range] = dict.fromkeys((
     'seed', 'save_every', 'kl_coef', 'centering', 'missing_eos_penalty',
     'noise', 'entropy_coef', 'sft_coef', 'odds_coef', 'simpo_gamma',
     'desirable_weight', 'undesirable_weight', 'lora_rank', 'ptx_coef',
-    'value_warmup', 'kl_gain', 'weight_decay',
+    'value_warmup', 'kl_gain', 'weight_decay', 'skip_prompts',
 ), _NOT_NEGATIVE) | dict.fromkeys(
     ('gamma', 'lam', 'max_dropped', 'tail', 'min_ended', 'warmup',
      'final_rate', 'safety_threshold'), _SHARE) | {

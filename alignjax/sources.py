@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+from typing import Literal
 
 import numpy as np
 
@@ -27,6 +28,7 @@ from alignjax.types import Trajectory
 
 PROMPT_TOKENS = 16    # The testbed's longest prompt has 15.
 RESPONSE_TOKENS = 32  # Its longest demonstration has 30.
+Topic = Literal['all', 'helpfulness', 'safety']
 WORLD = testbed.make_world(seed=0)
 SAFETY_KINDS = ('danger', 'look_alike')  # Prompts that are, or look, harmful.
 
@@ -341,10 +343,35 @@ def verified_prompts(
 
 
 def testbed_prompts(
-    split: str, count: int | None, seed: int, tokenizer: hf.Tokenizer
+    split: str, count: int | None, seed: int, tokenizer: hf.Tokenizer, *,
+    topic: Topic = 'all', skip: int = 0,
 ) -> tuple[list[testbed.Prompt], list[data.TokenizedPrompt]]:
-  """Testbed prompts of a split, all if no count is given, and their tokens."""
-  prompts = testbed.prompts(WORLD, split, count=count, seed=seed)
+  """Testbed prompts and their tokens.
+
+  Args:
+    split: 'train', 'dev' or 'test'.
+    count: how many; None is all that there are.
+    seed: which ones, and their order.
+    tokenizer: of the testbed.
+    topic: of safety are those that are or look harmful, of helpfulness the
+      others.
+    skip: how many of the topic are left out first, for other, fresh ones.
+
+  Raises:
+    InputError: there are not as many.
+  """
+  if topic == 'all' and not skip:
+    prompts = testbed.prompts(WORLD, split, count=count, seed=seed)
+  else:
+    prompts = [p for p in testbed.prompts(WORLD, split, seed=seed)
+               if topic == 'all' or (
+                   (p.kind in SAFETY_KINDS) == (topic == 'safety'))]
+    total = len(prompts)
+    prompts = prompts[skip:None if count is None else skip + count]
+    if not prompts or count is not None and len(prompts) < count:
+      raise InputError(
+          f'{count} {topic} prompts of {split} after {skip} cannot be drawn: '
+          f'there are {total}; use fewer')
   rows, _ = data.tokenize_prompts(
       [data.PromptOnly(p.text, f'testbed:{i}') for i, p in enumerate(prompts)],
       tokenizer, max_length=PROMPT_TOKENS)

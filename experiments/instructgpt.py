@@ -106,8 +106,9 @@ def stages(cfg: Config) -> dict[str, recipe.Stage]:
   return recipe.made_here(cfg, STAGES | {'reward': of_reward, 'ppo': of_ppo})
 
 
-def train(cfg: Config, settle) -> dict:
+def train(cfg: Config, run: runs.Run, settle) -> dict:
   """Trains what is not done of every stage; returns what is compared."""
+  del run  # Stages have runs of their own.
   base = cfg.model
   if base == 'testbed':
     base = pretrain.stage(settle('base'))

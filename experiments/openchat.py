@@ -60,8 +60,9 @@ def stages(cfg: Config) -> dict[str, recipe.Stage]:
           if name != 'sft' or cfg.baseline}
 
 
-def train(cfg: Config, settle) -> dict:
+def train(cfg: Config, run: runs.Run, settle) -> dict:
   """Trains what is not done of every stage; returns what is compared."""
+  del run  # Stages have runs of their own.
   base = cfg.model
   if base == 'testbed':
     base = pretrain.stage(settle('base'))

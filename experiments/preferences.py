@@ -30,6 +30,9 @@ class Config(runs.RunConfig):
 
   num_prompts: int = 2_000      # Prompts of the train split.
   num_test_prompts: int = 400  # Prompts of the test split.
+  # Which prompts: all kinds, those that are or look harmful, or the others.
+  topic: sources.Topic = 'all'
+  skip_prompts: int = 0        # Prompts of that topic that are left out first.
   num_samples: int = 4         # Responses to each prompt, K.
   batch_size: int = 256        # Responses sampled at one time.
   length_bias: float = 0.05    # Gold paid per length unit; see testbed.panel.
@@ -69,7 +72,9 @@ def collect(cfg: Config, run: runs.Run) -> tuple[str, str]:
   counts = {}
   for path, split, count in zip(
       files, ('train', 'test'), (cfg.num_prompts, cfg.num_test_prompts)):
-    prompts, rows = sources.testbed_prompts(split, count, cfg.seed, tokenizer)
+    prompts, rows = sources.testbed_prompts(
+        split, count, cfg.seed, tokenizer, topic=cfg.topic,
+        skip=cfg.skip_prompts if split == 'train' else 0)
     with run.console.working(f'{cfg.num_samples} responses to {count} '
                              f'{split} prompts'):
       responses, _ = evaluation.sample_responses(

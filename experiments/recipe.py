@@ -29,12 +29,14 @@ class Stage(NamedTuple):
     fields: settings of the script, and the recipe's names of them, where they
       differ; one that is left empty is the recipe's setting of the same name.
     published: settings of the script on folders.
+    testbed: the same on the testbed, where they are not the script's own.
     makes_data: whether it is for the testbed alone, whose sizes are its own.
   """
 
   script: Any
   fields: Mapping[str, str]
   published: Mapping[str, Any] = {}
+  testbed: Mapping[str, Any] = {}
   makes_data: bool = False
 
 
@@ -45,13 +47,14 @@ class Recipe:
   Attributes:
     name: of the experiment.
     stages: `(cfg)` gives those that it has, by name and in their order.
-    train: `(cfg, settle)` trains what is not done; `settle(stage, **settings)`
-      gives a stage's config. Returns the arguments of `outcomes.write`.
+    train: `(cfg, run, settle)` trains what is not done; `settle(stage,
+      **settings)` gives a stage's config. Returns the arguments of
+      `outcomes.write`.
   """
 
   name: str
   stages: Callable[[Any], Mapping[str, Stage]]
-  train: Callable[[Any, Callable], dict]
+  train: Callable[[Any, runs.Run, Callable], dict]
 
   def settle(self, cfg, name: str, **settings):
     """The stage's config, with no setting left open."""
@@ -62,14 +65,15 @@ class Recipe:
     named = ours | {
         name: ours[mine] or ours.get(name)
         for name, mine in stage.fields.items()}
-    given = settings | {
-        'workdir': str(pathlib.Path(cfg.workdir) / name), 'resume': True}
+    given = {'workdir': str(pathlib.Path(cfg.workdir) / name),
+             'resume': True} | settings
     given = {k: v for k, v in named.items()
              if k in fields and v is not None} | given
-    published = {} if runs.is_testbed(cfg.model) else dict(stage.published)
+    usual = dict(stage.testbed if runs.is_testbed(cfg.model)
+                 else stage.published)
     if 'num_steps' in given:
-      published.pop('epochs', None)
-    return stage.script.resolve(stage.script.Config(**published | given))
+      usual.pop('epochs', None)
+    return stage.script.resolve(stage.script.Config(**usual | given))
 
   def main(self, cfg) -> dict:
     """Runs what is not done yet of every stage; returns the summary."""
@@ -81,9 +85,9 @@ class Recipe:
       if run.is_done:
         run.console.note(f'{run.workdir} is done; see summary.json')
         return run.summary()
-      outcome = self.train(cfg, functools.partial(self.settle, cfg))
-      return outcomes.write(
-          run, cfg, stages={n: run.stage_summary(n) for n in names}, **outcome)
+      outcome = self.train(cfg, run, functools.partial(self.settle, cfg))
+      stages = {'stages': {n: run.stage_summary(n) for n in names}}
+      return outcomes.write(run, cfg, **stages | outcome)
 
 
 def made_here(cfg, stages: Mapping[str, Stage]) -> dict[str, Stage]:

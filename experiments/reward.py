@@ -124,6 +124,16 @@ def _reward_fn(model, params, mesh):
           lambda x: x.sharding, params))
 
 
+def accuracy(folder: str, path: str, cfg, run: runs.Run) -> float:
+  """Share of a file's pairs that a saved reward model orders as they are."""
+  model, params = runs.load_reward_model(folder)
+  rows = sources.preference_rows(
+      run, cfg, hf.load_tokenizer(folder), path)
+  params = sharding.put(params, sharding.replicated(run.mesh))
+  return float(evaluation.pair_accuracy(
+      *held_out_rewards(model, params, rows, cfg, run.mesh)))
+
+
 def held_out_rewards(model, params, held_out, cfg, mesh):
   """Rewards [N] of the chosen and of the rejected responses."""
   reward_fn = _reward_fn(model, params, mesh)

@@ -42,6 +42,12 @@ def fit(cfg: Config, run: runs.Run) -> None:
   trainee, tokenizer = runs.load_trainee(cfg, base_folder(cfg), run.mesh)
   rows = sources.demonstration_rows(
       run, cfg, tokenizer, turns=cfg.turns)
+  learn(cfg, run, trainee, tokenizer, rows)
+  run.finish({'demonstrations': len(rows)})
+
+
+def learn(cfg: Config, run: runs.Run, trainee, tokenizer, rows) -> None:
+  """Trains on rows and saves the model."""
   cfg = cfg.count_steps(len(rows))
   params = train.train(
       run.stage(cfg, num_microbatches=cfg.num_microbatches),
@@ -52,7 +58,6 @@ def fit(cfg: Config, run: runs.Run) -> None:
                       data.demonstration_batches, rows),
       base=trainee.base)
   run.save_trained(trainee, params, tokenizer)
-  run.finish({'demonstrations': len(rows)})
 
 
 def base_folder(cfg: runs.RunConfig) -> str:

@@ -205,8 +205,8 @@ def _grown(now: Measures, first: Measures, limits: Limits) -> Finding:
                  '{:.1f} words a response, from {:.1f}')
   gained = now.reward - first.reward
   paid = first.length_worth * (now.length - first.length)
-  if now.length < limits.length_paid * first.length or not 0 < paid or (
-      gained <= 0):
+  grew = now.length >= limits.length_paid * first.length
+  if not grew or paid <= 0 or gained <= 0:
     return plain
   share = min(paid / gained, 1.0)
   return Finding('length', max(plain.excess, share / limits.explained),

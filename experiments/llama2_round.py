@@ -22,6 +22,7 @@ from experiments import rejection_sampling
 from experiments import reward
 
 TOPICS = ('helpfulness', 'safety')
+_TEST_PROMPTS = 300  # Of each topic, on held-out dishes.
 # Settings that say where, not what.
 _PLACES = ('workdir', 'model', 'data', 'safety_data', 'safety_prompts',
            'sft_data', 'resume', 'mesh', 'save_every', 'compare')
@@ -95,7 +96,8 @@ def collect(cfg, run: runs.Run, settle, before: Round, topic: str,
     count = round(share * cfg.round_prompts)
     return preferences.stage(settle(
         'preferences', workdir=str(folder), model=before.policy, topic=topic,
-        num_prompts=count, skip_prompts=before.number * count))
+        num_prompts=count, num_test_prompts=_TEST_PROMPTS,
+        skip_prompts=before.number * count))
   source = cfg.data if topic == 'helpfulness' else cfg.safety_data
   return part_of(cfg, run, source, before.number, folder), ''
 

@@ -368,7 +368,7 @@ def testbed_prompts(
                    (p.kind in SAFETY_KINDS) == (topic == 'safety'))]
     total = len(prompts)
     prompts = prompts[skip:None if count is None else skip + count]
-    if not prompts or count is not None and len(prompts) < count:
+    if not prompts or (count is not None and len(prompts) < count):
       raise InputError(
           f'{count} {topic} prompts of {split} after {skip} cannot be drawn: '
           f'there are {total}; use fewer')

@@ -65,7 +65,7 @@ class Watch:
   def __init__(
       self, path: pathlib.Path, decode: Callable[[Sequence[int]], str], *,
       eos_id: int, kl_budget: float | None = None, start: int = 0,
-      limits: hacking.Limits = hacking.Limits(),
+      limits: hacking.Limits = hacking.LIMITS,
       others: Sequence[Callable[[Trajectory], jax.Array]] = (),
       note: Callable[[str], None] = lambda text: None,
   ):

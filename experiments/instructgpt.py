@@ -35,7 +35,7 @@ class Config(runs.RunConfig):
   sft_data: str = ''                 # Demonstrations.
   prompt_data: str = ''              # Prompts of PPO.
   ptx_data: str = ''                 # Pretraining text, for PPO-ptx.
-  ptx_coef: float | None = None      # Its weight; 27.8 if there is a file of it.
+  ptx_coef: float | None = None      # Its weight; 27.8 if there is a file.
   pretrain_steps: int | None = None  # Of the testbed's base model. 900.
   # Optimizer steps. Testbed: 105; folder, if left: 16 epochs.
   sft_steps: int | None = None
@@ -50,7 +50,7 @@ class Config(runs.RunConfig):
   # Rows. Testbed: 32 and PPO's 128; folder: 32, 64 prompts of the reward
   # model, PPO's 512.
   batch_size: int | None = None
-  num_minibatches: int | None = None  # Optimizer steps of PPO's iteration. 2, 8.
+  num_minibatches: int | None = None  # Of an iteration of PPO. 2, 8.
   max_length: int | None = None      # Tokens, prompt and response. 48, 2048.
   max_new_tokens: int | None = None  # Tokens of a response. 32, 1024.
   kl_coef: float | None = None       # KL penalty's start, 1/nats. 0.3, 0.02.
@@ -63,8 +63,8 @@ class Config(runs.RunConfig):
   compare: str = ''                  # Another run's workdir, for the report.
 
 
-# Ouyang et al. (2022): C.1 is of SFT, C.2 of the reward model, C.4 of PPO, whose
-# rate of the policy is not published.
+# Ouyang et al. (2022): C.1 is of SFT, C.2 of the reward model, C.4 of PPO. The
+# policy's rate is not published.
 STAGES = {
     'base': recipe.Stage(
         pretrain, {'num_steps': 'pretrain_steps'}, makes_data=True),

@@ -60,7 +60,7 @@ class Config(runs.RunConfig):
   # Rows. Testbed: 32 and PPO's 128; folder: 64, 512 pairs of the reward
   # models, PPO's 512.
   batch_size: int | None = None
-  num_minibatches: int | None = None  # Optimizer steps of PPO's iteration. 2, 8.
+  num_minibatches: int | None = None  # Of an iteration of PPO. 2, 8.
   max_length: int | None = None  # Tokens, prompt and response. 48, 4096.
   max_new_tokens: int | None = None  # Tokens of a response. 32, 1024.
   kl_coef: float | None = None   # KL penalty's start, 1/nats. 0.3, 0.01.

@@ -148,8 +148,10 @@ def joined(path: pathlib.Path, parts: list[str]) -> str:
 
 def accuracies(cfg, run: runs.Run, settle, folder: pathlib.Path, topic: str,
                test_pairs: str, *, now: str, before: Round) -> dict:
-  """Of the reward models on pairs of the round's policy: this round's
-  (refreshed), the last round's (stale) and the first's, kept all along."""
+  """Of three reward models on pairs of the policy that the round begins with.
+
+  This round's (refreshed), the last round's (stale), and the first's.
+  """
   if not test_pairs:
     return {}
   kept = folder / f'accuracy-{topic}.json'

@@ -31,6 +31,7 @@ from alignjax import train
 from alignjax.types import InputError
 from alignjax.types import PromptTextBatch
 from experiments import judges
+from experiments import rollouts
 from experiments import sft
 
 
@@ -95,6 +96,13 @@ class Config(runs.AdapterConfig, runs.OptimizerConfig):
   missing_eos_penalty: float = 1.0   # Off the reward of a cut response.
   temperature: float = 1.0           # Of sampling.
   chunk_size: int | None = None      # Columns unembedded at one time.
+  # URL of an OpenAI-compatible server that samples instead; '' samples here.
+  engine: str = ''
+  engine_folder: str = ''  # Where it is handed weights; '': in --workdir.
+  engine_sync_every: int = 1  # Iterations for which it keeps them.
+  # Bound of the weights that correct for a sampler that is not quite the
+  # policy; if left, 2 with an engine and no weights without.
+  importance_cap: float | None = None
   # Nats by which sampler and training forward may disagree on a token.
   max_decode_gap: float = 1.0
   # Share of the first iteration's responses that must end by themselves.
@@ -139,6 +147,7 @@ def fit(cfg: Config, run: runs.Run) -> None:
       policy, judge.trainee, judge.reward_fn, *optimizers, settings,
       shardings=shardings, mesh=run.mesh, prompt_length=width,
       eos_id=tokenizer.eos_id, chunk_size=cfg.chunk_size,
+      generate=rollouts.make_generate(cfg, run, policy, tokenizer),
       observe=telemetry.both(observe, watch.observe))
   try:
     state = train.run_stage(
@@ -150,9 +159,10 @@ def fit(cfg: Config, run: runs.Run) -> None:
     run.save_trained(policy, hacked.state.policy.params, tokenizer)
     raise
   run.save_trained(policy, state.policy.params, tokenizer)
-  run.finish(watch.summary() | {'prompts': len(rows), 'kl_target': cfg.kl_target,
-              'kl_band': [0.75 * cfg.kl_target, 1.25 * cfg.kl_target],
-              'parameter_bytes': held})
+  run.finish(watch.summary() | {
+      'prompts': len(rows), 'kl_target': cfg.kl_target,
+      'kl_band': [0.75 * cfg.kl_target, 1.25 * cfg.kl_target],
+      'parameter_bytes': held})
 
 
 def batches(cfg: Config, run: runs.Run, tokenizer, rows, width: int):
@@ -224,11 +234,12 @@ def outcome(cfg: Config, folder: str) -> dict:
 
 
 def check(cfg: Config) -> None:
-  """Refuses pretraining text that is not there, or that nobody reads."""
+  """Refuses pretraining text that is not there or nobody reads, and engines."""
   if cfg.ptx_coef and not cfg.ptx_data and not runs.is_testbed(cfg.model):
     raise InputError(
         f'ptx_coef={cfg.ptx_coef:g} mixes pretraining text in, and there is '
         'none; give a file of {text} rows, as --ptx-data')
+  rollouts.check(cfg)
   if cfg.ptx_data and not cfg.ptx_coef:
     raise InputError(
         f'ptx_data={cfg.ptx_data} would not be read with ptx_coef=0; give its '
@@ -236,7 +247,9 @@ def check(cfg: Config) -> None:
 
 
 def with_rates(cfg: Config) -> Config:
-  """Adapters take larger steps than weights."""
+  """Adapters take larger steps; what an engine samples is weighed."""
+  if cfg.engine and cfg.importance_cap is None:
+    cfg = dataclasses.replace(cfg, importance_cap=2.0)
   if not cfg.lora_rank:
     return cfg
   return runs.with_defaults(

@@ -1,7 +1,8 @@
 """Rejection sampling: best of N by a reward model, then SFT on the best.
 
-  python -m experiments.rejection_sampling --workdir runs/rs --model runs/sft/model \
-    --reward-model runs/reward/model
+  python -m experiments.rejection_sampling --workdir runs/rs
+  python -m experiments.rejection_sampling --workdir runs/rs --model DIR \\
+    --data PROMPTS --reward-model DIR
 
 The policy answers each prompt N times, the reward model chooses, and the policy
 is fine-tuned on what was chosen: `best.jsonl`, {prompt, response, reward} rows.

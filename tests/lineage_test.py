@@ -56,7 +56,7 @@ def test_a_change_is_found_and_named(root, name, change):
 def test_what_is_missing_is_named(root):
   path = record(root)
   (root / 'data.jsonl').unlink()
-  with pytest.raises(InputError, match='data.jsonl is not there'):
+  with pytest.raises(InputError, match='is not there, and is part of'):
     lineage.verify(root, path)
 
 

@@ -1,4 +1,4 @@
-"""The commands `alignjax generate`, `score`, `convert` and `inspect`.
+"""The commands `alignjax generate`, `score`, `convert`, `inspect`, `serve`.
 
 A command is a frozen dataclass, whose fields are its flags and whose docstring
 is its help, and a function of it.
@@ -8,10 +8,12 @@ from alignjax.commands import convert
 from alignjax.commands import generate
 from alignjax.commands import inspect
 from alignjax.commands import score
+from alignjax.commands import serve
 
 COMMANDS = {
     'generate': (generate.Generate, generate.generate),
     'score': (score.Score, score.score),
     'convert': (convert.Convert, convert.convert),
     'inspect': (inspect.Inspect, inspect.inspect),
+    'serve': (serve.Serve, serve.serve),
 }

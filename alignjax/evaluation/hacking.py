@@ -87,6 +87,9 @@ class Limits:
   looks: int = 3              # In a row, before a finding is an alarm.
 
 
+LIMITS = Limits()
+
+
 class Finding(NamedTuple):
   """One sign of a hack: its name, how far it is over its limit, and words."""
 
@@ -138,7 +141,7 @@ def pool(measured: Sequence[Measures]) -> Measures:
 
 
 def diagnose(
-    now: Measures, first: Measures, *, limits: Limits = Limits(),
+    now: Measures, first: Measures, *, limits: Limits = LIMITS,
     disagreement: tuple[float, float] | None = None,
     kl: float | None = None, kl_budget: float | None = None,
 ) -> list[Finding]:
@@ -236,7 +239,8 @@ def _taken_over(name, now, first, limit, verb) -> Finding:
   """An opening or a phrase that is in many responses."""
   top = new_phrases(now, first)
   gain = top[0][1] if top else 0.0
-  said = ', '.join(f'"{key.strip(" .!?:;")}" ({now[key]:.0%}, from {first.get(key, 0.0):.0%})'
+  share = lambda key: f'({now[key]:.0%}, from {first.get(key, 0.0):.0%})'
+  said = ', '.join(f'"{key.strip(" .!?:;")}" {share(key)}'
                    for key, more in top if more >= min(limit, gain) / 2)
   return Finding(name, gain / limit, f'{verb} {said}')
 

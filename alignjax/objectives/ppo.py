@@ -31,14 +31,14 @@ def _old_logprobs(batch: Trajectory, logprobs):
 def ppo_policy(
     model: CausalLM, *, prompt_length: int, clip: float = 0.2,
     clip_high: float | None = None, dual_clip: float | None = None,
-    entropy_coef: float = 0.0,
+    entropy_coef: float = 0.0, importance_cap: float | None = None,
     temperature: float = 1.0, chunk_size: int | None = None,
 ):
   """The objective: mean clipped surrogate over the sampled tokens.
 
   Metrics: `ratio`, `clipped` (share of tokens outside the range) and
   `approx_kl` to the sampling policy (k3); with an entropy bonus, the policy's
-  `exact_entropy` in nats per token.
+  `exact_entropy` in nats per token; with a cap, the mean `importance` weight.
 
   Args:
     model: the policy.
@@ -47,6 +47,8 @@ def ppo_policy(
     clip_high: how far upwards; `clip` if None.
     dual_clip: ratio past which a bad token costs no more; None is no bound.
     entropy_coef: weight of the entropy that is added to what is maximised.
+    importance_cap: bound of the weights that correct for a sampler that is not
+      quite the policy, see `losses.importance_weights`; None leaves them out.
     temperature: what the responses were sampled with.
     chunk_size: columns unembedded at one time; None is all of them.
   """
@@ -68,6 +70,10 @@ def ppo_policy(
     loss = losses.ppo_clip_loss(
         logprobs, old, batch.advantages, clip=clip,
         clip_high=clip_high, dual_clip=dual_clip)
+    if importance_cap is not None:
+      weights = losses.importance_weights(
+          batch.logprobs, batch.sampler_logprobs, cap=importance_cap)
+      loss, metrics = loss * weights, metrics | {'importance': mean(weights)}
     ratio = jnp.exp(logprobs - old)
     above = clip if clip_high is None else clip_high
     return mean(loss - bonus), metrics | {

@@ -31,7 +31,8 @@ def make_optimizer(
   rise = max(1, round(warmup * num_steps))
   rest = max(1, num_steps - rise)
   falls = {
-      'cosine': optax.cosine_decay_schedule(learning_rate, rest, alpha=final_rate),
+      'cosine': optax.cosine_decay_schedule(
+          learning_rate, rest, alpha=final_rate),
       'linear': optax.linear_schedule(
           learning_rate, final_rate * learning_rate, rest),
       'constant': optax.constant_schedule(learning_rate),

@@ -5,7 +5,6 @@ import re
 
 import pytest
 
-from alignjax import runs
 from alignjax.types import InputError
 from experiments import instructgpt
 from experiments import openchat

@@ -44,6 +44,9 @@ class PPOConfig:
   clip_high: float | None = None  # How far it may rise; ε if None.
   dual_clip: float | None = None  # Ratio past which a bad token costs no more.
   entropy_coef: float = 0.0   # Weight of the entropy bonus.
+  # Bound of the weights that correct for a sampler that is not quite the
+  # policy; None leaves them out.
+  importance_cap: float | None = None
   ptx_coef: float = 0.0       # Weight of the pretraining text's loss.
   value_clip: float = 0.2     # The same for values, in units of reward.
   value_warmup: int = 0       # Iterations before the policy moves.

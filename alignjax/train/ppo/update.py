@@ -81,9 +81,10 @@ def make_ppo_update(
     # Strided, so that a device keeps its own rows of the text.
     parts = jax.tree.map(
         lambda x: x.reshape(-1, num_steps, *x.shape[1:]).swapaxes(0, 1), text)
+    rows = _shuffled(key, len(cells.weight), config)
     (policy, value, _), metrics = jax.lax.scan(
         minibatch_step, (state.policy, state.value, is_warm),
-        (jnp.arange(num_steps), _shuffled(key, len(cells.weight), config), parts))
+        (jnp.arange(num_steps), rows, parts))
     metrics = jax.tree.map(lambda x: jnp.sum(x, axis=0), metrics)
     kl = jnp.sum(trajectory.kl, axis=1, where=trajectory.response_mask)
     kl_state = kl_controller.update(
@@ -112,7 +113,7 @@ def _policy_objective(
       model, prompt_length=prompt_length, clip=config.clip,
       clip_high=config.clip_high, dual_clip=config.dual_clip,
       entropy_coef=config.entropy_coef, temperature=config.temperature,
-      chunk_size=chunk_size)
+      importance_cap=config.importance_cap, chunk_size=chunk_size)
   return objective if not config.ptx_coef else objectives.with_pretraining(
       objective, model, chunk_size=chunk_size)
 

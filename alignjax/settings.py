@@ -42,8 +42,9 @@ RANGES: dict[str, Range] = dict.fromkeys((
     'num_layers', 'hidden_size', 'intermediate_size', 'num_heads',
     'num_samples', 'num_prompts', 'num_test_prompts', 'num_held_out',
     'preference_prompts', 'num_pairs', 'budget', 'ptx_batch_size',
-    'sft_batch_size', 'engine_sync_every', 'sample_batch', 'num_rounds',
-    'round_prompts', 'safety_steps', 'rejection_steps',
+    'sft_batch_size', 'engine_sync_every', 'sample_batch', 'best_of',
+    'num_rounds', 'round_prompts', 'round_samples', 'safety_steps',
+    'rejection_steps',
 ), _COUNT) | dict.fromkeys((
     'learning_rate', 'value_learning_rate', 'beta', 'kl_target', 'clip_high',
     'value_clip', 'temperature', 'alpha', 'lora_alpha', 'reward_clip',

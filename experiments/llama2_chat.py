@@ -45,17 +45,18 @@ class Config(runs.RunConfig):
   safety_prompts: str = ''
   num_rounds: int = 5            # Of preferences and rejection sampling.
   round_prompts: int = 500       # Of the testbed, in each round.
+  round_samples: int = 6         # Responses to each, which the panel ranks.
   pretrain_steps: int | None = None  # Of the testbed's base model. 900.
   # Optimizer steps. Testbed: 105; folder, if left: two epochs.
   sft_steps: int | None = None
-  # Optimizer steps of a round's helpfulness model. Testbed: 150; folder, if
+  # Optimizer steps of a round's helpfulness model. Testbed: 250; folder, if
   # left: one epoch.
   reward_steps: int | None = None
-  # The same of the safety model. Testbed: 80; folder, if left: one epoch.
+  # The same of the safety model. Testbed: 100; folder, if left: one epoch.
   safety_steps: int | None = None
   # Of a round's rejection sampling. Testbed: 60; folder, if left: two epochs.
   rejection_steps: int | None = None
-  num_samples: int | None = None  # Responses to choose from, N. 8, 10.
+  best_of: int | None = None  # Responses to choose from, N. 8, 10.
   ppo_iterations: int | None = None  # Behind the last round. 30, 400.
   # Rows. Testbed: 32 and PPO's 128; folder: 64, 512 pairs of the reward
   # models, PPO's 512.
@@ -81,13 +82,13 @@ STAGES = {
         sft, {'num_steps': 'sft_steps', 'data': 'sft_data'}, _SFT),
     'preferences': recipe.Stage(preferences, {}, makes_data=True),
     'reward-helpfulness': recipe.Stage(
-        reward, {'num_steps': 'reward_steps'}, _REWARD, dict(num_steps=150)),
+        reward, {'num_steps': 'reward_steps'}, _REWARD, dict(num_steps=250)),
     'reward-safety': recipe.Stage(
-        reward, {'num_steps': 'safety_steps'}, _REWARD, dict(num_steps=80)),
+        reward, {'num_steps': 'safety_steps'}, _REWARD, dict(num_steps=100)),
     'rejection_sampling': recipe.Stage(
         rejection_sampling,
         {'num_steps': 'rejection_steps', 'num_prompts': 'round_prompts'},
-        _SFT | dict(num_samples=10, max_new_tokens=1024)),
+        _SFT | dict(best_of=10, max_new_tokens=1024)),
     'ppo': recipe.Stage(
         ppo, {'num_steps': 'ppo_iterations'},
         _ADAM | dict(

@@ -10,6 +10,7 @@ from what.
 
 import dataclasses
 import json
+import math
 import pathlib
 from typing import NamedTuple
 
@@ -49,7 +50,8 @@ def run_round(cfg, run: runs.Run, settle, before: Round) -> Round:
     fresh, test_pairs[topic] = collect(
         cfg, run, settle, before, topic, folder / topic)
     pairs[topic] = [*pairs.get(topic, []), fresh]
-    together = joined(folder / f'{topic}.jsonl', pairs[topic])
+  for topic in topics(cfg):
+    together = mixed(folder / f'{topic}.jsonl', topic, pairs)
     judges[topic] = reward.stage(settle(
         f'reward-{topic}', workdir=str(folder / f'reward-{topic}'),
         model=before.policy, data=together,
@@ -97,6 +99,8 @@ def collect(cfg, run: runs.Run, settle, before: Round, topic: str,
     return preferences.stage(settle(
         'preferences', workdir=str(folder), model=before.policy, topic=topic,
         num_prompts=count, num_test_prompts=_TEST_PROMPTS,
+        num_samples=cfg.round_samples,
+        batch_size=40 * math.lcm(cfg.round_samples, run.num_shards),
         skip_prompts=before.number * count))
   source = cfg.data if topic == 'helpfulness' else cfg.safety_data
   return part_of(cfg, run, source, before.number, folder), ''
@@ -140,9 +144,18 @@ def judging(judges: dict[str, str]) -> dict[str, str]:
   return given
 
 
-def joined(path: pathlib.Path, parts: list[str]) -> str:
-  """One file of the lines of several."""
-  path.write_text(''.join(pathlib.Path(part).read_text() for part in parts))
+def mixed(path: pathlib.Path, topic: str, pairs: dict[str, list[str]]) -> str:
+  """One file of a topic's pairs of all rounds, and some of the other topic.
+
+  As many of the other's at most for helpfulness, and a ninth for safety, the
+  first of each file: section 3.2.2 of the paper.
+  """
+  own, other = ([line for part in parts for line in pathlib.Path(
+      part).read_text().splitlines(keepends=True)] for parts in (
+          pairs[topic], [p for t, ps in pairs.items() if t != topic
+                         for p in ps]))
+  count = len(own) if topic == 'helpfulness' else len(own) // 9
+  path.write_text(''.join(own + other[:count]))
   return str(path)
 
 

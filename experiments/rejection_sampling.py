@@ -41,7 +41,7 @@ class Config(sft.Config):
   safety_prompts: str = ''
   safety_threshold: float = 0.15
   earlier: tuple[str, ...] = ()      # Files of the best of earlier rounds.
-  num_samples: int = 8               # Responses to choose from, N.
+  best_of: int = 8               # Responses to choose from, N.
   num_prompts: int | None = None     # Of the testbed. 500.
   skip_prompts: int = 0              # Of the testbed, that are left out first.
   max_new_tokens: int | None = None  # Tokens of a response. 32, 128.
@@ -83,21 +83,21 @@ def best(cfg: Config, run: runs.Run, policy, tokenizer) -> list[dict]:
   generate = rollout.make_generate(
       policy.model, max_new_tokens=cfg.max_new_tokens, mesh=run.mesh,
       eos_id=tokenizer.eos_id, temperature=cfg.temperature)
-  whole = math.lcm(cfg.num_samples, run.num_shards)
+  whole = math.lcm(cfg.best_of, run.num_shards)
   size = max(1, cfg.sample_batch // whole) * whole
   with run.console.working(
-      f'{cfg.num_samples} responses to {len(rows)} prompts'):
+      f'{cfg.best_of} responses to {len(rows)} prompts'):
     groups, trajectories = evaluation.sample_responses(
         generate, params, rows, width=width, eos_id=tokenizer.eos_id,
         batch_size=size, mesh=run.mesh, seed=cfg.seed,
-        num_samples=cfg.num_samples)
+        num_samples=cfg.best_of)
   folder = judges.reward_folder(cfg, policy.folder)
   judge = judges.with_safety(cfg, run, policy, judges.Judge(
       judges.frozen(folder, run, policy), None, folder))
   rewards = np.concatenate([
       np.asarray(judge.reward_fn(t.tokens, t.attention_mask))[
           np.asarray(t.weight) > 0] for t in trajectories])
-  rewards = rewards.reshape(len(rows), cfg.num_samples)
+  rewards = rewards.reshape(len(rows), cfg.best_of)
   chosen = []
   for row, group, scores in zip(rows, groups, rewards, strict=True):
     ended = [i for i, r in enumerate(group)
@@ -128,8 +128,8 @@ def ask(cfg: Config, run: runs.Run, tokenizer, width: int):
 
 def check(cfg: Config) -> None:
   """Refuses a choice that is none."""
-  if cfg.num_samples < 2:
-    raise InputError(f'num_samples={cfg.num_samples} leaves nothing to choose '
+  if cfg.best_of < 2:
+    raise InputError(f'best_of={cfg.best_of} leaves nothing to choose '
                      'from; use 2 or more')
 
 

@@ -118,7 +118,7 @@ def test_weights_are_taken_from_a_folder(folder, start_server, tmp_path):
 
 
 def test_a_server_that_is_not_there_is_told_how_to_start():
-  with pytest.raises(InputError, match='does not answer .*alignjax serve'):
+  with pytest.raises(InputError, match=r'does not answer .*alignjax serve'):
     engines.HttpEngine('http://127.0.0.1:9', retries=0)
 
 
@@ -169,7 +169,8 @@ def batch_of(order):
 
 def made(engine, mesh, handed, **settings):
   return engines.make_engine_generate(
-      engine, handed.append, max_new_tokens=4, eos_id=EOS, mesh=mesh, **settings)
+      engine, handed.append, max_new_tokens=4, eos_id=EOS, mesh=mesh,
+      **settings)
 
 
 def test_responses_stand_behind_their_prompts(mesh_of):

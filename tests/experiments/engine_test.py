@@ -81,7 +81,7 @@ def test_a_server_of_another_model_is_refused_and_nothing_saved(
   other = reward.stage(reward.Config(
       workdir=str(tmp_path / 'reward'), model=foreign.model,
       data=foreign.pairs, num_steps=1, **SIZES))
-  with pytest.raises(InputError, match='refuses .* another shape'):
+  with pytest.raises(InputError, match=r'refuses .* another shape'):
     ppo.stage(dataclasses.replace(
         cfg, workdir=str(workdir), model=foreign.model, reward_model=other,
         data=foreign.pairs))

@@ -1,6 +1,6 @@
 """What was made from what: a manifest for each step of a long pipeline.
 
-    manifest.json
+    lineage.json
       name        of the step, 'round 3'
       artifacts   name → path below the pipeline's folder, and its SHA-256
       parents     name of an earlier step → SHA-256 of its manifest
@@ -19,7 +19,7 @@ import pathlib
 
 from alignjax.types import InputError
 
-NAME = 'manifest.json'
+NAME = 'lineage.json'
 # Of a folder these are no part of what it holds.
 _PASSING = ('*.tmp',)
 _BLOCK = 2**20

@@ -23,7 +23,6 @@ from experiments import rejection_sampling
 from experiments import reward
 
 TOPICS = ('helpfulness', 'safety')
-_TEST_PROMPTS = 300  # Of each topic, on held-out dishes.
 # Settings that say where, not what.
 _PLACES = ('workdir', 'model', 'data', 'safety_data', 'safety_prompts',
            'sft_data', 'resume', 'mesh', 'save_every', 'compare')
@@ -98,7 +97,7 @@ def collect(cfg, run: runs.Run, settle, before: Round, topic: str,
     count = round(share * cfg.round_prompts)
     return preferences.stage(settle(
         'preferences', workdir=str(folder), model=before.policy, topic=topic,
-        num_prompts=count, num_test_prompts=_TEST_PROMPTS,
+        num_prompts=count, num_test_prompts=cfg.num_test_prompts,
         num_samples=cfg.round_samples,
         batch_size=40 * math.lcm(cfg.round_samples, run.num_shards),
         skip_prompts=before.number * count))

@@ -78,7 +78,7 @@ class Limits:
 
   length: float = 1.5         # Times the length of the first responses;
   length_paid: float = 1.15   # or so many times, if that explains, at what a
-  explained: float = 0.25     # word was worth at first, so much of the gain.
+  explained: float = 0.2      # word was worth at first, so much of the gain.
   gained: float = 0.25        # What a marker, an opening or a phrase may gain.
   hedges_kept: float = 0.2    # Of the first responses' hedges, if there were
   hedges_before: float = 0.15  # as many.

@@ -43,7 +43,8 @@ RANGES: dict[str, Range] = dict.fromkeys((
     'num_samples', 'num_prompts', 'num_test_prompts', 'num_held_out',
     'preference_prompts', 'num_pairs', 'budget', 'ptx_batch_size',
     'sft_batch_size', 'engine_sync_every', 'sample_batch', 'best_of',
-    'num_rounds', 'round_prompts', 'round_samples', 'safety_steps',
+    'num_rounds', 'round_prompts', 'round_test_prompts', 'round_samples',
+    'safety_steps',
     'rejection_steps',
 ), _COUNT) | dict.fromkeys((
     'learning_rate', 'value_learning_rate', 'beta', 'kl_target', 'clip_high',

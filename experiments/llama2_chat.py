@@ -45,7 +45,7 @@ class Config(runs.RunConfig):
   safety_prompts: str = ''
   num_rounds: int = 5            # Of preferences and rejection sampling.
   round_prompts: int = 500       # Of the testbed, in each round.
-  num_test_prompts: int = 300    # Of each topic, to measure the models on.
+  round_test_prompts: int = 300  # Of each topic, to measure the models on.
   round_samples: int = 6         # Responses to each, which the panel ranks.
   pretrain_steps: int | None = None  # Of the testbed's base model. 900.
   # Optimizer steps. Testbed: 105; folder, if left: two epochs.

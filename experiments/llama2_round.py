@@ -97,7 +97,7 @@ def collect(cfg, run: runs.Run, settle, before: Round, topic: str,
     count = round(share * cfg.round_prompts)
     return preferences.stage(settle(
         'preferences', workdir=str(folder), model=before.policy, topic=topic,
-        num_prompts=count, num_test_prompts=cfg.num_test_prompts,
+        num_prompts=count, num_test_prompts=cfg.round_test_prompts,
         num_samples=cfg.round_samples,
         batch_size=40 * math.lcm(cfg.round_samples, run.num_shards),
         skip_prompts=before.number * count))

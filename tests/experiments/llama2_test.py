@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 FEW = dict(
     sft_steps=2, reward_steps=2, safety_steps=1, rejection_steps=2,
     ppo_iterations=1, best_of=2, batch_size=16, max_length=48,
-    min_ended=0.0, num_test_prompts=16)
+    min_ended=0.0, round_test_prompts=16)
 
 
 def manifests(workdir):

@@ -7,11 +7,13 @@ import pytest
 
 from alignjax.types import InputError
 from experiments import instructgpt
+from experiments import llama2_chat
 from experiments import openchat
 from experiments import zephyr
 
 DOCS = pathlib.Path(__file__).parents[2] / 'docs'
-RECIPES = {'instructgpt': instructgpt, 'zephyr': zephyr, 'openchat': openchat}
+RECIPES = {'instructgpt': instructgpt, 'zephyr': zephyr,
+           'openchat': openchat, 'llama2_chat': llama2_chat}
 SMALL = dict(batch_size=16, max_length=48)
 
 
@@ -25,7 +27,7 @@ def settled(recipe, stage, **settings):
 def published():
   """[(recipe, stage, setting, value)] of the documentation's table."""
   rows = re.findall(
-      r'^\| (\w+) \| (\w+) \| (\w+) \| ([^|]+) \| [^|]+ \|$',
+      r'^\| (\w+) \| ([\w-]+) \| (\w+) \| ([^|]+) \| [^|]+ \|$',
       (DOCS / 'recipes.md').read_text(), re.M)
   return [row for row in rows if row[0] in RECIPES]
 
@@ -53,7 +55,7 @@ def test_the_testbed_gets_the_scripts_own_defaults(recipe):
   cfg = script.Config(workdir='w')
   for name, stage in script.stages(cfg).items():
     own = vars(stage.script.resolve(stage.script.Config(
-        workdir=str(pathlib.Path('w') / name), resume=True)))
+        workdir=str(pathlib.Path('w') / name), resume=True, **stage.testbed)))
     assert settled(recipe, name) == own | {'split': cfg.split}
 
 

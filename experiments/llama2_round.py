@@ -54,7 +54,7 @@ def run_round(cfg, run: runs.Run, settle, before: Round) -> Round:
     judges[topic] = reward.stage(settle(
         f'reward-{topic}', workdir=str(folder / f'reward-{topic}'),
         model=before.policy, data=together,
-        test_data=test_pairs[topic] or ''))
+        test_data=test_pairs[topic] or '', **margins(together)))
     figures[topic] = {'pairs': len(pathlib.Path(together).read_text(
         ).splitlines())} | accuracies(
             cfg, run, settle, folder, topic, test_pairs[topic],
@@ -118,6 +118,7 @@ def part_of(cfg, run: runs.Run, path: str, index: int,
     size = -(-len(records) // cfg.num_rounds)
     sources.write_jsonl(target, [
         {'prompt': r.prompt, 'chosen': r.chosen, 'rejected': r.rejected}
+        | ({'strength': r.strength} if r.strength else {})
         for r in records[index * size:(index + 1) * size]])
   return str(target)
 
@@ -156,6 +157,13 @@ def mixed(path: pathlib.Path, topic: str, pairs: dict[str, list[str]]) -> str:
   count = len(own) if topic == 'helpfulness' else len(own) // 9
   path.write_text(''.join(own + other[:count]))
   return str(path)
+
+
+def margins(pairs: str) -> dict[str, str]:
+  """No margins where no pair of a file says how clear it is."""
+  with open(pairs) as file:
+    has_some = any(json.loads(line).get('strength') for line in file)
+  return {} if has_some else {'margins': 'none'}
 
 
 def accuracies(cfg, run: runs.Run, settle, folder: pathlib.Path, topic: str,

@@ -151,3 +151,21 @@ def test_what_is_not_a_real_response_token_changes_nothing(of):
     np.testing.assert_array_equal(a, b)
   jax.tree.map(np.testing.assert_array_equal, gradient(params, BATCH),
                gradient(params, changed))
+
+
+def test_tokens_are_weighed_by_what_the_sampler_made_of_them():
+  """Drawn with half the probability, a token counts twice, to the cap."""
+  drawn = BATCH.logprobs - np.log([[2.0], [0.5], [4.0], [9.0]])
+  batch = BATCH.replace(sampler_logprobs=drawn)
+  objective = jax.jit(objectives.ppo_policy(
+      MODEL, prompt_length=PROMPT, temperature=TEMPERATURE, importance_cap=3.0))
+  loss, metrics = objective(PARAMS, batch, KEY)
+  weights = np.broadcast_to([[2.0], [0.5], [3.0], [0.0]], (4, 7))
+  np.testing.assert_allclose(
+      loss.compute(), np.mean(-(BATCH.advantages * weights)[IS_LOSS]),
+      rtol=1e-5)
+  np.testing.assert_allclose(
+      metrics['importance'].compute(), weights[IS_LOSS].mean(), rtol=1e-5)
+  same, _ = objective(
+      PARAMS, BATCH.replace(sampler_logprobs=BATCH.logprobs), KEY)
+  assert same.total == policy(PARAMS, BATCH)[0].total

@@ -335,3 +335,21 @@ def test_memory_counts_what_roles_share_once(tiny, shared_roles):
   assert held['policy'] == size(policy.params)
   # The value's adapters are the policy's own arrays here; its head is new.
   assert held['value'] == tiny.scalar_params['head'].nbytes
+
+
+def test_whitened_scores_know_no_unit_of_the_reward(tiny, one):
+  """Twice the reward and a bit: the same advantages, the same state."""
+  config = dataclasses.replace(BASE, whiten_scores=True)
+  columns = jnp.arange(tiny.prompt_length + config.max_new_tokens)
+  found = []
+  for scale, shift in ((1.0, 0.0), (4.0, 8.0)):
+    reward_fn = jax.jit(lambda tokens, mask, a=scale, b=shift: b + a * jnp.sum(
+        (tokens == LIKED) & mask & (columns >= tiny.prompt_length), axis=1,
+        dtype=jnp.float32))
+    found.append(iterations(tiny, one, config, reward_fn=reward_fn))
+  (_, (plain,), (first,)), (_, (scaled,), (second,)) = found
+  np.testing.assert_allclose(
+      second.advantages, first.advantages, rtol=1e-4, atol=1e-5)
+  # What is logged is what the reward model said.
+  np.testing.assert_allclose(scaled['reward'], 8 + 4 * plain['reward'],
+                             rtol=1e-5)

@@ -31,8 +31,9 @@ NEW = OLD + np.log([[1.5, 1.1, 0.5]] * 2).astype(np.float32)
 ADVANTAGES = np.array([[2.0, 2.0, 2.0], [-2.0, -2.0, -2.0]], np.float32)
 MASK = np.array([[True, False, True], [False, True, False]])
 
+# XLA may round numbers below 1e-38 to 0, which no advantage is.
 threes = st.lists(
-    st.floats(-5, 5, width=32), min_size=18, max_size=18
+    st.floats(-5, 5, width=32, allow_subnormal=False), min_size=18, max_size=18
 ).map(lambda x: np.array(x, np.float32).reshape(3, 2, 3))
 rows = st.lists(
     st.floats(-50, 50, width=32), min_size=10, max_size=10

@@ -12,7 +12,8 @@ and each run says which hack its telemetry named, and when.
 Every part is a run of its own below --workdir, and is skipped when it is done.
 With --model and --reward-model the SFT model and the reward model are given.
 
-Expect, with two CPU cores and seed 0: 25 minutes; 6 for `--parts kl`.
+Expect, with two CPU cores: 9 minutes for `--parts kl` on given models, while
+other jobs ran; docs/hacking.md has the figures of five seeds.
 """
 
 import dataclasses

@@ -84,7 +84,7 @@ def _no_command(args: list[str]) -> None:
   names = list(commands.COMMANDS)
   if args and args[0] in ('-h', '--help'):
     summaries = [
-        f'  alignjax {name:<10} {config.__doc__.splitlines()[0]}'
+        f'  alignjax {name:<13} {config.__doc__.splitlines()[0]}'
         for name, (config, _) in commands.COMMANDS.items()]
     print('usage: alignjax COMMAND [flags]\n', *summaries,
           '\nalignjax COMMAND --help lists the flags and their defaults.',

@@ -44,8 +44,7 @@ RANGES: dict[str, Range] = dict.fromkeys((
     'preference_prompts', 'num_pairs', 'budget', 'ptx_batch_size',
     'sft_batch_size', 'engine_sync_every', 'sample_batch', 'best_of',
     'num_rounds', 'round_prompts', 'round_test_prompts', 'round_samples',
-    'safety_steps',
-    'rejection_steps',
+    'safety_steps', 'rejection_steps', 'feedback_prompts',
 ), _COUNT) | dict.fromkeys((
     'learning_rate', 'value_learning_rate', 'beta', 'kl_target', 'clip_high',
     'value_clip', 'temperature', 'alpha', 'lora_alpha', 'reward_clip',
@@ -54,7 +53,8 @@ RANGES: dict[str, Range] = dict.fromkeys((
     'seed', 'save_every', 'kl_coef', 'centering', 'missing_eos_penalty',
     'noise', 'entropy_coef', 'sft_coef', 'odds_coef', 'simpo_gamma',
     'desirable_weight', 'undesirable_weight', 'lora_rank', 'ptx_coef',
-    'value_warmup', 'kl_gain', 'weight_decay', 'skip_prompts',
+    'value_warmup', 'kl_gain', 'weight_decay', 'skip_prompts', 'min_margin',
+    'revision_temperature',
 ), _NOT_NEGATIVE) | dict.fromkeys(
     ('gamma', 'lam', 'max_dropped', 'tail', 'min_ended', 'warmup',
      'final_rate', 'safety_threshold'), _SHARE) | {

@@ -1,9 +1,11 @@
-"""The commands `alignjax generate`, `score`, `convert`, `inspect`, `serve`.
+"""The commands that follow `alignjax` on the command line.
 
 A command is a frozen dataclass, whose fields are its flags and whose docstring
 is its help, and a function of it.
 """
 
+from alignjax.commands import aggregate
+from alignjax.commands import annotate
 from alignjax.commands import convert
 from alignjax.commands import generate
 from alignjax.commands import inspect
@@ -16,4 +18,7 @@ COMMANDS = {
     'convert': (convert.Convert, convert.convert),
     'inspect': (inspect.Inspect, inspect.inspect),
     'serve': (serve.Serve, serve.serve),
+    'annotate': (annotate.Annotate, annotate.annotate),
+    'aggregate': (aggregate.Aggregate, aggregate.aggregate),
+    'export-items': (aggregate.ExportItems, aggregate.export_items),
 }

@@ -13,16 +13,11 @@ has no such path, give it another way (`reload`).
 
 from collections.abc import Callable, Sequence
 import concurrent.futures
-import http.client
 import json
-import time
-import urllib.error
-import urllib.request
 
+from alignjax.endpoint import Endpoint
 from alignjax.engines.protocol import Drawn
 from alignjax.types import InputError
-
-_PAUSE = 0.5  # Seconds before the first repetition; doubled each time.
 
 
 class HttpEngine:
@@ -36,18 +31,20 @@ class HttpEngine:
     Args:
       url: of the server, without `/v1`.
       timeout: seconds that an answer may take.
-      retries: how often a request is repeated that met no server, or a
-        server's own error; refusals are not repeated.
+      retries: how often a request is repeated that met no server, or one in
+        trouble; see `Endpoint`.
       workers: requests at one time.
       reload: `(url, folder)` has the server load a folder.
 
     Raises:
       InputError: there is no server, or it has no model.
     """
-    self._url = url.rstrip('/').removesuffix('/v1')
-    self._timeout, self._retries = timeout, retries
+    self._endpoint = Endpoint(
+        url, name='engine', timeout=timeout, retries=retries,
+        advice='start it (alignjax serve --model DIR), and go on with --resume')
+    self._url = self._endpoint.url
     self._workers, self._reload = workers, reload
-    models = self._ask('/v1/models').get('data')
+    models = self._endpoint.ask('/v1/models').get('data')
     if not models or not isinstance(models[0].get('id'), str):
       raise InputError(f'engine={url} lists no model at /v1/models; start it '
                        'with one')
@@ -58,7 +55,7 @@ class HttpEngine:
     if self._reload is not None:
       self._reload(self._url, folder)
     else:
-      self._ask('/v1/weights', {'folder': folder})
+      self._endpoint.ask('/v1/weights', {'folder': folder})
 
   def draw(
       self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], *,
@@ -71,7 +68,7 @@ class HttpEngine:
         'stop_token_ids': [eos_id], 'skip_special_tokens': False}
 
     def one(prompt, seed):
-      return self._drawn(self._ask('/v1/completions', shared | {
+      return self._drawn(self._endpoint.ask('/v1/completions', shared | {
           'prompt': list(prompt), 'seed': seed}))
 
     with concurrent.futures.ThreadPoolExecutor(self._workers) as pool:
@@ -91,43 +88,6 @@ class HttpEngine:
           f'engine={self._url} answers without what training needs: token ids '
           'and their logprobs in one choice (vLLM: return_token_ids); got '
           f'{json.dumps(answer)[:200]}') from error
-
-  def _ask(self, path: str, body: dict | None = None) -> dict:
-    """The JSON of an answer; repeats what may pass."""
-    for attempt in range(self._retries + 1):
-      try:
-        return self._once(path, body)
-      except urllib.error.HTTPError as error:
-        said = error.read(500).decode(errors='replace')
-        if error.code < 500:
-          raise InputError(f'engine={self._url}{path} refuses ({error.code}): '
-                           f'{said}') from None
-        reason = f'{error.code}: {said}'
-      except (urllib.error.URLError, http.client.HTTPException,
-              OSError) as error:
-        reason = str(getattr(error, 'reason', error))
-      if attempt < self._retries:
-        time.sleep(_PAUSE * 2**attempt)
-    raise InputError(
-        f'engine={self._url}{path} does not answer ({reason}), asked '
-        f'{self._retries + 1} times; start it (alignjax serve --model DIR), '
-        'and go on with --resume')
-
-  def _once(self, path: str, body: dict | None) -> dict:
-    """One request."""
-    request = urllib.request.Request(
-        self._url + path, data=body and json.dumps(body).encode(),
-        headers={'Content-Type': 'application/json'})
-    with urllib.request.urlopen(request, timeout=self._timeout) as answer:
-      text = answer.read()
-    try:
-      value = json.loads(text)
-    except ValueError:
-      value = None
-    if not isinstance(value, dict):
-      raise InputError(f'engine={self._url}{path} answers {text[:80]!r}, which '
-                       'is no JSON object; is it an OpenAI-compatible server?')
-    return value
 
 
 def _token_id(text: str) -> int:

@@ -23,11 +23,13 @@ from alignjax.evaluation.responses import read_prompts
 from alignjax.evaluation.responses import read_responses
 from alignjax.evaluation.responses import Response
 from alignjax.evaluation.responses import sample_responses
+from alignjax.evaluation.talk import make_label_logprobs
+from alignjax.evaluation.talk import make_reply
 
 __all__ = [
     'PARTS', 'Fit', 'ModelScore', 'ReliabilityBins', 'Response', 'best_of_n',
     'best_of_n_kl', 'bootstrap_interval', 'correlation',
-    'expected_calibration_error', 'fit_overoptimization', 'make_sequence_kl',
+    'expected_calibration_error', 'fit_overoptimization', 'make_label_logprobs', 'make_reply', 'make_sequence_kl',
     'mean_kl', 'pair_accuracy', 'rank_correlation', 'read_prompts',
     'read_responses', 'reliability_bins', 'sample_responses', 'score_model',
     'win_rate', 'win_rate_interval', 'win_scores']

@@ -19,6 +19,11 @@ from alignjax.testbed.annotators import is_confident as is_confident
 from alignjax.testbed.annotators import is_list as is_list
 from alignjax.testbed.annotators import panel as panel
 from alignjax.testbed.corpus import corpus as corpus
+from alignjax.testbed.critics import constitution as constitution
+from alignjax.testbed.critics import conversations as conversations
+from alignjax.testbed.critics import critique as critique
+from alignjax.testbed.critics import passes as passes
+from alignjax.testbed.critics import PRINCIPLES as PRINCIPLES
 from alignjax.testbed.demonstrations import demonstrations as demonstrations
 from alignjax.testbed.demonstrations import flawed_response as flawed_response
 from alignjax.testbed.judge import is_fabrication as is_fabrication

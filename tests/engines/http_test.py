@@ -128,13 +128,13 @@ def test_a_server_that_is_not_there_is_told_how_to_start():
     {'choices': [{'token_ids': [1], 'logprobs': {'token_logprobs': [None]}}]}])
 def test_an_answer_without_ids_or_logprobs_is_refused(
     engine, monkeypatch, answer):
-  monkeypatch.setattr(engine, '_ask', lambda path, body: answer)
+  monkeypatch.setattr(engine._endpoint, 'ask', lambda path, body: answer)
   with pytest.raises(InputError, match='token ids'):
     engine.draw([[1]], [0], **SHARED)
 
 
 def test_ids_that_are_written_as_text_are_read(engine, monkeypatch):
-  monkeypatch.setattr(engine, '_ask', lambda path, body: {'choices': [{
+  monkeypatch.setattr(engine._endpoint, 'ask', lambda path, body: {'choices': [{
       'logprobs': {'tokens': ['token_id:4', 'token_id:2'],
                    'token_logprobs': [-0.5, -1.0]}}]})
   assert engine.draw([[1]], [0], **SHARED) == [

@@ -44,7 +44,7 @@ RANGES: dict[str, Range] = dict.fromkeys((
     'preference_prompts', 'num_pairs', 'budget', 'ptx_batch_size',
     'sft_batch_size', 'engine_sync_every', 'sample_batch', 'best_of',
     'num_rounds', 'round_prompts', 'round_test_prompts', 'round_samples',
-    'safety_steps', 'rejection_steps', 'feedback_prompts',
+    'safety_steps', 'rejection_steps', 'feedback_prompts', 'panel_size',
 ), _COUNT) | dict.fromkeys((
     'learning_rate', 'value_learning_rate', 'beta', 'kl_target', 'clip_high',
     'value_clip', 'temperature', 'alpha', 'lora_alpha', 'reward_clip',

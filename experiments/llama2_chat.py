@@ -16,7 +16,6 @@ for SFT, 0.45 after five rounds, 0.50 after PPO.
 """
 
 import dataclasses
-import functools
 import json
 import pathlib
 
@@ -114,12 +113,7 @@ def train(cfg: Config, run: runs.Run, settle) -> dict:
   if base == 'testbed':
     base = pretrain.stage(settle('base'))
   policy = sft.stage(settle('sft', model=base))
-  record = functools.partial(
-      lineage.record, run.workdir, config=llama2_round.settings_of(cfg))
-  state = llama2_round.Round(
-      0, policy, {}, {}, [], [record(
-          run.workdir / 'sft', name='sft', parents={}, figures={},
-          artifacts={'policy': pathlib.Path(policy)})], {})
+  state = begin(cfg, run, policy)
   folders = {'sft': policy}
   for number in range(1, cfg.num_rounds + 1):
     run.console.note(f'round {number} of {cfg.num_rounds}')
@@ -127,12 +121,23 @@ def train(cfg: Config, run: runs.Run, settle) -> dict:
     folders[f'round{number}'] = state.policy
   folders['ppo'] = ppo.stage(settle(
       'ppo', model=state.policy, **llama2_round.judging(state.judges)))
-  record(run.workdir / 'ppo', name='ppo', figures={},
-         parents={'last round': state.manifests[-1]},
-         artifacts={'policy': pathlib.Path(folders['ppo'])})
+  lineage.record(
+      run.workdir, run.workdir / 'ppo', name='ppo', figures={},
+      config=llama2_round.settings_of(cfg),
+      parents={'last round': state.manifests[-1]},
+      artifacts={'policy': pathlib.Path(folders['ppo'])})
   show(run, state)
   return {'folders': folders, 'reward_model': state.judges['helpfulness'],
           'stages': timed(run, state)}
+
+
+def begin(cfg: Config, run: runs.Run, policy: str) -> llama2_round.Round:
+  """What the first round starts from, on record: an SFT model."""
+  manifest = lineage.record(
+      run.workdir, run.workdir / 'sft', name='sft', parents={}, figures={},
+      config=llama2_round.settings_of(cfg),
+      artifacts={'policy': pathlib.Path(policy)})
+  return llama2_round.Round(0, policy, {}, {}, [], [manifest], {})
 
 
 def timed(run: runs.Run, state: llama2_round.Round) -> dict[str, dict]:

@@ -23,13 +23,20 @@ from alignjax.evaluation.responses import read_prompts
 from alignjax.evaluation.responses import read_responses
 from alignjax.evaluation.responses import Response
 from alignjax.evaluation.responses import sample_responses
+from alignjax.evaluation.instructions import following
+from alignjax.evaluation.instructions import Following
 from alignjax.evaluation.talk import make_label_logprobs
 from alignjax.evaluation.talk import make_reply
+from alignjax.evaluation.winrates import compare
+from alignjax.evaluation.winrates import length_controlled
+from alignjax.evaluation.winrates import share_interval
+from alignjax.evaluation.winrates import sign_test
+from alignjax.evaluation.winrates import strengths
 
 __all__ = [
-    'PARTS', 'Fit', 'ModelScore', 'ReliabilityBins', 'Response', 'best_of_n',
-    'best_of_n_kl', 'bootstrap_interval', 'correlation',
-    'expected_calibration_error', 'fit_overoptimization', 'make_label_logprobs', 'make_reply', 'make_sequence_kl',
+    'PARTS', 'Fit', 'Following', 'ModelScore', 'ReliabilityBins', 'Response', 'best_of_n',
+    'best_of_n_kl', 'bootstrap_interval', 'compare', 'correlation',
+    'expected_calibration_error', 'fit_overoptimization', 'following', 'length_controlled', 'make_label_logprobs', 'make_reply', 'make_sequence_kl',
     'mean_kl', 'pair_accuracy', 'rank_correlation', 'read_prompts',
-    'read_responses', 'reliability_bins', 'sample_responses', 'score_model',
+    'read_responses', 'reliability_bins', 'sample_responses', 'score_model', 'share_interval', 'sign_test', 'strengths',
     'win_rate', 'win_rate_interval', 'win_scores']

@@ -1,0 +1,1 @@
+"""What is claimed of alignment, each as an experiment that can refute it."""

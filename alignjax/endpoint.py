@@ -87,8 +87,8 @@ class Endpoint:
     if self._api_key:
       headers['Authorization'] = f'Bearer {self._api_key}'
     request = urllib.request.Request(
-        self.url + path, data=body and json.dumps(body).encode(),
-        headers=headers)
+        self.url + path, headers=headers,
+        data=None if body is None else json.dumps(body).encode())
     with urllib.request.urlopen(request, timeout=self._timeout) as answer:
       text = answer.read()
     try:

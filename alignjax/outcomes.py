@@ -7,11 +7,12 @@ reward model is all there is. KL is exact over the vocabulary, in nats per
 response, to the reference; intervals are bootstrapped over held-out dishes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 import json
 import os
 import pathlib
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -32,10 +33,21 @@ NUM_FILE_PROMPTS = 16  # Of a file: there, models are larger.
 NUM_TRANSCRIPTS = 10
 
 
+class Compared(NamedTuple):
+  """What models answer to the same prompts, and what that is worth."""
+
+  scores: dict[str, dict]   # Of each model.
+  transcripts: list[report.Transcript]
+  prompts: list             # Testbed prompts, or a file's.
+  texts: dict[str, list[str]]  # Each model's response to each prompt.
+
+
 def write(
     run: runs.Run, cfg: runs.RunConfig, folders: Mapping[str, str], *,
     reference: str = 'sft', reward_model: str = '', compare: str = '',
     stages: Mapping[str, dict] | None = None,
+    compared: Compared | None = None,
+    sections: Sequence[report.Section] = (), more: Mapping | None = None,
 ) -> dict:
   """Compares the models and writes summary.json and report.html.
 
@@ -49,6 +61,9 @@ def write(
     reward_model: folder of a reward model, whose mean is the proxy reward.
     compare: workdir of another online run, whose curve is drawn too.
     stages: summaries of the stages, by name; by default the run's own.
+    compared: the comparison, where it was made already.
+    sections: of the report, before its own.
+    more: of the summary.
 
   Returns:
     The summary.
@@ -58,11 +73,12 @@ def write(
     return run.summary()
   if stages is None:
     stages = {run.name: run.summary()}
-  scores, transcripts = {}, []
-  if folders:
+  scores, transcripts = ({}, []) if compared is None else compared[:2]
+  if folders and compared is None:
     with run.console.working(f'comparing {", ".join(folders)}'):
       scores, transcripts = compare_models(
           run, cfg, folders, reference=reference, reward_model=reward_model)
+  if scores:
     show(run, scores)
   rows = collect_metrics(run.workdir)
   if run.name not in {row['stage'] for row in rows}:
@@ -78,8 +94,9 @@ def write(
   for folder in filter(None, (run.workdir, compare and pathlib.Path(compare))):
     if curve := ppo_curve(collect_metrics(folder)):
       curves[_curve_name(folder, curves)] = curve
-  write_html(run, summary, scores, rows, transcripts, curves, reference)
-  return run.finish(summary | {'curves': curves})
+  write_html(run, summary, scores, rows, transcripts, curves, reference,
+             sections)
+  return run.finish(summary | {'curves': curves} | dict(more or {}))
 
 
 def compare_models(
@@ -88,6 +105,17 @@ def compare_models(
     num_prompts: int | None = None,
 ) -> tuple[dict[str, dict], list[report.Transcript]]:
   """Scores of every model, and some prompts with each one's answer."""
+  return ask_models(
+      run, cfg, folders, reference=reference, reward_model=reward_model,
+      split=split, num_prompts=num_prompts)[:2]
+
+
+def ask_models(
+    run: runs.Run, cfg: runs.RunConfig, folders: Mapping[str, str], *,
+    reference: str, reward_model: str = '', split: str = 'test',
+    num_prompts: int | None = None,
+) -> Compared:
+  """As `compare_models`, with all that was asked and answered."""
   loaded = {name: runs.load_policy(f) for name, f in folders.items()}
   model, _, tokenizer = next(iter(loaded.values()))
   for name, (other, _, _) in loaded.items():
@@ -130,7 +158,8 @@ def compare_models(
           getattr(prompts[i], 'kind', ''),
           {n: scores[n]['golds'][i] for n in params if 'golds' in scores[n]})
       for i in _some_of_each_kind(prompts)]
-  return {n: scores[n] for n in params}, transcripts
+  return Compared({n: scores[n] for n in params}, transcripts, prompts,
+                  {n: texts[n] for n in params})
 
 
 def _questions(run, cfg, tokenizer, split, num_prompts):
@@ -301,7 +330,8 @@ def _curve_name(workdir: pathlib.Path, taken: Mapping) -> str:
   return f'{name} ({workdir.name})' if name in taken else name
 
 
-def write_html(run, summary, scores, rows, transcripts, curves, reference):
+def write_html(run, summary, scores, rows, transcripts, curves, reference,
+               more: Sequence[report.Section] = ()):
   """report.html: curves, tables and transcripts in one file."""
   config = json.loads((run.workdir / 'config.json').read_text())
   if scores and all('gold' in s for s in scores.values()):
@@ -326,5 +356,6 @@ def write_html(run, summary, scores, rows, transcripts, curves, reference):
       sections.append(report.Section(
           'The same prompts, each model', [report.Transcripts(transcripts)]))
   report.write_report(run.workdir / 'report.html',
-                      title=f'alignjax {run.name}', sections=sections)
+                      title=f'alignjax {run.name}',
+                      sections=[*more, *sections])
   run.console.note(f'wrote {run.workdir / "report.html"}')

@@ -47,7 +47,8 @@ RANGES: dict[str, Range] = dict.fromkeys((
     'safety_steps', 'rejection_steps', 'feedback_prompts', 'panel_size',
 ), _COUNT) | dict.fromkeys((
     'learning_rate', 'value_learning_rate', 'beta', 'kl_target', 'clip_high',
-    'value_clip', 'temperature', 'alpha', 'lora_alpha', 'reward_clip',
+    'value_clip', 'temperature', 'alpha', 'judge_per_minute', 'lora_alpha',
+    'reward_clip',
     'early_stop_kl', 'max_decode_gap', 'epochs',
 ), _POSITIVE) | dict.fromkeys((
     'seed', 'save_every', 'kl_coef', 'centering', 'missing_eos_penalty',

@@ -8,8 +8,8 @@ The policy (`--model`) answers each prompt twice; the judge, the policy itself
 unless `--judge` names another folder, says by a principle drawn for the prompt
 which is better: by the log odds of its label, the mean of both orders, after
 thinking aloud with `--thoughts`. Pairs on which the two orders disagree say
-nothing but where the judge looks first, and are left out. Bai et al. (2022), section 4.1,
-https://arxiv.org/abs/2212.08073. `preferences.jsonl` is data for
+nothing but where the judge looks first, and are left out. Bai et al. (2022),
+section 4.1, https://arxiv.org/abs/2212.08073. `preferences.jsonl` is data for
 experiments.reward, experiments.dpo and all others that learn from pairs.
 """
 
@@ -45,7 +45,7 @@ class Config(runs.RunConfig):
   keep_swayed: bool = False
   num_prompts: int | None = None  # Of the testbed. 1600.
   skip_prompts: int = 0        # Of the testbed, that are left out first.
-  max_length: int | None = None      # Tokens of what the judge reads. 128, 2048.
+  max_length: int | None = None  # Tokens that the judge reads. 128, 2048.
   max_new_tokens: int | None = None  # Tokens of a response. 32, 256.
   temperature: float = 1.0     # Of the responses.
   sample_batch: int = 256      # Rows sampled or read at one time.
@@ -143,7 +143,7 @@ def _record(comparison, verdict, principle) -> dict:
 
 
 def _gold(cfg: Config, records) -> dict:
-  """On the testbed, how often gold agrees, of the pairs that it does not tie."""
+  """On the testbed, how often gold agrees, where it is not tied."""
   if cfg.data != 'testbed':
     return {}
   known = {prompt.text: prompt for prompt in testbed.prompts(
@@ -153,7 +153,7 @@ def _gold(cfg: Config, records) -> dict:
       - testbed.judge(sources.WORLD, known[r['prompt']], r['rejected']).gold
       for r in records])
   untied = margins[margins != 0]
-  return {'agrees_with_gold': float(np.mean(untied > 0)) if untied.size else 0.0}
+  return {'agrees_with_gold': float(np.mean(untied > 0)) if len(untied) else 0}
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Revisions: a model answers, criticises itself by a constitution, and rewrites.
+"""Revisions: a model answers, criticises itself by principles, and rewrites.
 
   python -m experiments.revisions --workdir runs/revisions
   python -m experiments.revisions --workdir runs/revisions --model DIR \\
@@ -36,7 +36,7 @@ CONSTITUTION = pathlib.Path(__file__).with_name('constitution.txt')
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(runs.RunConfig):
-  """Settings of the revisions. Where two defaults are given: testbed, folder."""
+  """Settings of revisions. Where two defaults are given: testbed, folder."""
 
   # A text file of principles; '' takes the testbed's, or the file
   # experiments/constitution.txt.

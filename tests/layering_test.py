@@ -33,6 +33,7 @@ _FLOORS = {
     'adapters': 3,
     'checkpoints': 3,
     'data': 3,
+    'endpoint': 3,
     'hf': 3,
     'metrics': 3,
     'scoring': 3,
@@ -43,6 +44,7 @@ _FLOORS = {
     'evaluation': 5,
     'train': 5,
     '__main__': 6,
+    'annotating': 6,
     'cli': 6,
     'commands': 6,
     'configs': 6,
@@ -74,9 +76,11 @@ _CONFINED = {
     'safetensors': ['hf/'],
     'tensorboardX': ['metrics.py'],
     'tensorflow-datasets': ['data/'],
+    'starlette': ['annotating/'],
     'tokenizers': ['hf/'],
     'torch': [],
     'transformers': [],
+    'uvicorn': ['commands/annotate.py'],
     'wandb': ['metrics.py'],
 }
 # Path below alignjax/ -> the only packages that it may import.

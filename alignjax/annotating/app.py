@@ -29,8 +29,8 @@ _PAGE = pathlib.Path(__file__).with_name('page.html')
 _MAX_BODY = 2**16  # Bytes of an answer.
 _MAX_NAME = 80     # Characters of an annotator's name.
 _POLICY = ("default-src 'none'; style-src 'unsafe-inline'; "
-           "script-src 'unsafe-inline'; connect-src 'self'; form-action 'none'; "
-           "base-uri 'none'; frame-ancestors 'none'")
+           "script-src 'unsafe-inline'; connect-src 'self'; "
+           "form-action 'none'; base-uri 'none'; frame-ancestors 'none'")
 
 
 class _Refusal(Exception):
@@ -100,29 +100,32 @@ def make_app(store: Store, rubric: feedback.Rubric, *,
     return responses.PlainTextResponse(
         lines, media_type='application/x-ndjson', headers=_FRESH)
 
-  def guarded(handler: Callable) -> Callable:
-    async def handle(request):
-      try:
-        _admit(request, token)
-        return await handler(request)
-      except _Refusal as refusal:
-        return responses.JSONResponse(
-            {'error': str(refusal)}, status_code=refusal.status)
-    return handle
-
   return applications.Starlette(routes=[
-      routing.Route('/', guarded(page)),
-      routing.Route('/api/item', guarded(item)),
-      routing.Route('/api/answer', guarded(answer), methods=['POST']),
-      routing.Route('/api/answers.jsonl', guarded(export))])
+      routing.Route('/', _guarded(page, token)),
+      routing.Route('/api/item', _guarded(item, token)),
+      routing.Route('/api/answer', _guarded(answer, token), methods=['POST']),
+      routing.Route('/api/answers.jsonl', _guarded(export, token))])
 
 
 _FRESH = {'Cache-Control': 'no-store'}
 
 
+def _guarded(handler: Callable, token: str) -> Callable:
+  """The handler, for those who may come in; refusals become answers."""
+
+  async def handle(request):
+    try:
+      _admit(request, token)
+      return await handler(request)
+    except _Refusal as refusal:
+      return responses.JSONResponse(
+          {'error': str(refusal)}, status_code=refusal.status)
+
+  return handle
+
+
 def _shown(store, rubric, annotator, item) -> dict:
-  """What the page shows: an item as this annotator sees it, or that all is done.
-  """
+  """What the page shows: an item as this annotator sees it, or an end."""
   shown = {
       'task': rubric.task, 'total': len(store.items),
       'done': store.count(annotator), 'item': None,
@@ -181,8 +184,7 @@ def _admit(request: requests.Request, token: str) -> None:
 
 
 def _is_loopback(host: str | None) -> bool:
-  """Whether a name means this machine: other names can be made to point here.
-  """
+  """Whether a name means this machine; others can be made to point here."""
   try:
     return host == 'localhost' or ipaddress.ip_address(host or '').is_loopback
   except ValueError:

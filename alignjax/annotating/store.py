@@ -47,8 +47,8 @@ class Store:
       fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
       self._file.close()
-      raise InputError(f'{path}: another server is writing to it; stop that, or '
-                       'give another --answers') from None
+      raise InputError(f'{path}: another server is writing to it; stop that, '
+                       'or give another --answers') from None
     self._drop_half_line()
     self._answers = {}
     if self._path.stat().st_size:

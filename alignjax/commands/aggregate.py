@@ -117,11 +117,11 @@ def _show(console: metrics.Console, report: dict) -> None:
       [[name, str(row['items']), str(row['skips']), text(row['ties']),
         text(row['with_majority']), text(row['on_controls'])]
        for name, row in report['annotators'].items()])
-  for name in ('alpha', 'fleiss'):
-    if report[name] and report[name][0] is not None:
-      value, low, high = report[name]
-      console.note(f"{'Krippendorff alpha' if name == 'alpha' else 'Fleiss kappa'}"
-                   f' {value:.3f} [{text(low)}, {text(high)}]')
+  for key, name in (('alpha', 'Krippendorff alpha'),
+                    ('fleiss', 'Fleiss kappa')):
+    value, low, high = report[key] or (None,) * 3
+    if value is not None:
+      console.note(f'{name} {value:.3f} [{text(low)}, {text(high)}]')
   console.note(f'{report["pairs"]} pairs and {report["labels"]} labels of '
                f'{report["answers"]} answers to {report["items"]} items')
 

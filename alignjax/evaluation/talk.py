@@ -14,6 +14,7 @@ import numpy as np
 from alignjax import data
 from alignjax import hf
 from alignjax import rollout
+from alignjax import scoring
 from alignjax import sharding
 from alignjax.evaluation.responses import Response
 from alignjax.evaluation.responses import sample_responses
@@ -107,6 +108,89 @@ def make_label_logprobs(
     return np.concatenate(found)[:len(rows)]
 
   return label_logprobs
+
+
+def make_response_logprobs(
+    model: CausalLM, params, tokenizer: hf.Tokenizer, *, max_length: int,
+    mesh: jax.sharding.Mesh, batch_size: int = 64, chunk_size: int = 128,
+) -> Callable[[Sequence[Prompt], Sequence[str]],
+              tuple[np.ndarray, np.ndarray]]:
+  """Returns `response_logprobs(prompts, responses) -> ([N] nats, [N] tokens)`.
+
+  Sums over the responses' tokens, the EOS that ends each among them, given the
+  prompts: Σ logprobs / Σ tokens is the mean whose negative's exponential is the
+  perplexity.
+
+  Args:
+    model: the decoder.
+    params: its parameters, on the mesh.
+    tokenizer: with its chat template.
+    max_length: tokens of prompt and response; longer ones are refused.
+    mesh: whose batch axes split the rows.
+    batch_size: rows read at one time.
+    chunk_size: columns unembedded at one time.
+  """
+  read = jax.jit(lambda params, batch: scoring.response_logprobs(
+      model, params, batch.tokens, batch.attention_mask, batch.loss_mask,
+      chunk_size=chunk_size))
+
+  def response_logprobs(prompts, responses):
+    rows = _answered(prompts, responses, tokenizer, max_length)
+    found = [np.asarray(read(params, batch)) for batch in _batches(
+        rows, batch_size, max_length, tokenizer.pad_id, mesh)]
+    return (np.concatenate(found)[:len(rows)],
+            np.array([len(r.tokens) - r.prompt_length for r in rows]))
+
+  return response_logprobs
+
+
+def make_score(
+    reward_fn: Callable, tokenizer: hf.Tokenizer, *, max_length: int,
+    mesh: jax.sharding.Mesh, batch_size: int = 64,
+) -> Callable[[Sequence[Prompt], Sequence[str]], np.ndarray]:
+  """Returns `score(prompts, responses) -> [N]`, a reward model's rewards.
+
+  Args:
+    reward_fn: `(tokens, attention_mask) -> [B]`, of `rollout.make_reward_fn`.
+    tokenizer: the reward model's.
+    max_length: tokens of prompt and response; longer ones are refused.
+    mesh: whose batch axes split the rows.
+    batch_size: rows read at one time.
+  """
+
+  def score(prompts, responses):
+    rows = _answered(prompts, responses, tokenizer, max_length)
+    found = [np.asarray(reward_fn(batch.tokens, batch.attention_mask))
+             for batch in _batches(
+                 rows, batch_size, max_length, tokenizer.pad_id, mesh)]
+    return np.concatenate(found)[:len(rows)]
+
+  return score
+
+
+def _answered(prompts, responses, tokenizer, max_length):
+  """Rows of prompts with their responses."""
+  rows = []
+  for prompt, response in zip(
+      tokenize(prompts, tokenizer, max_length), responses, strict=True):
+    tokens = np.concatenate([
+        prompt.tokens, tokenizer.response_tokens(response)]).astype(np.int32)
+    if len(tokens) > max_length:
+      raise InputError(
+          f'prompt {prompt.prompt_id} with its response has {len(tokens)} '
+          f'tokens and there is room for {max_length}; raise --max-length')
+    rows.append(data.TokenizedResponse(tokens, len(prompt.tokens)))
+  return rows
+
+
+def _batches(rows, batch_size, max_length, pad_id, mesh):
+  """The rows on the mesh, all batches of one shape."""
+  size = _whole(batch_size, len(rows), mesh)
+  for start in range(0, len(rows), size):
+    batch = data.collate_demonstrations(
+        rows[start:start + size], batch_size=size, length=max_length,
+        pad_id=pad_id)
+    yield sharding.put(batch, sharding.batch_sharding(mesh))
 
 
 def tokenize(

@@ -58,15 +58,15 @@ from alignjax.feedback.thumbs import read_thumbs
 from alignjax.feedback.thumbs import Thumb
 
 __all__ = [
-    'Agreement', 'Answer', 'AnswerCache', 'Comparison', 'DawidSkene',
-    'Digest', 'EndpointJudge', 'Item', 'Judge', 'Labeled', 'Method', 'Pair', 'Panel',
+    'Agreement', 'Answer', 'AnswerCache', 'Comparison', 'DawidSkene', 'Digest',
+    'EndpointJudge', 'Item', 'Judge', 'Labeled', 'Method', 'Pair', 'Panel',
     'Principle', 'Rubric', 'Screening', 'Thumb', 'Transcript', 'Verdict',
     'Vote', 'aggregate', 'agreement_interval', 'agreement_matrix',
     'agreement_rate', 'agreement_table', 'both_orders', 'bradley_terry',
-    'choice_question', 'cohen_kappa', 'dawid_skene', 'digest',
-    'export_items', 'final_number', 'fleiss_kappa', 'import_answers',
-    'item_id', 'krippendorff_alpha', 'label_judge', 'majority_label',
-    'majority_vote', 'make_panel', 'parse_answer', 'parse_item',
-    'parse_verdict', 'principle_judge', 'ranking_to_pairs', 'read_answers',
-    'read_constitution', 'read_items', 'read_rubric', 'read_thumbs',
-    'revise', 'rubric_question', 'score_judge', 'screen', 'screen_panel']
+    'choice_question', 'cohen_kappa', 'dawid_skene', 'digest', 'export_items',
+    'final_number', 'fleiss_kappa', 'import_answers', 'item_id',
+    'krippendorff_alpha', 'label_judge', 'majority_label', 'majority_vote',
+    'make_panel', 'parse_answer', 'parse_item', 'parse_verdict',
+    'principle_judge', 'ranking_to_pairs', 'read_answers', 'read_constitution',
+    'read_items', 'read_rubric', 'read_thumbs', 'revise', 'rubric_question',
+    'score_judge', 'screen', 'screen_panel']

@@ -46,7 +46,8 @@ def dawid_skene(
   """Truth and annotators' error rates, each from the other, by EM.
 
     E:  T_ic ∝ p_c Π_a π_a[c, l_ai]
-    M:  π_a[c, l] = Σ_i T_ic [l_ai = l] / Σ_i T_ic [a rated i],  p_c = mean_i T_ic
+    M:  π_a[c, l] = Σ_i T_ic [l_ai = l] / Σ_i T_ic [a rated i]
+        p_c = mean_i T_ic
 
   Dawid and Skene (1979), https://doi.org/10.2307/2346806, from the shares of
   the votes. What an annotator never said has probability 1e-10. An annotator
@@ -69,7 +70,8 @@ def dawid_skene(
     raise types.InputError(
         f'item {empty} has no label; leave out items that nobody has rated.')
   posterior = majority_label(labels)
-  for step in range(1, max_steps + 1):
+  steps = 0
+  for steps in range(1, max_steps + 1):  # noqa: B007, it is told.
     confusion, prior = _maximize(votes, posterior)
     log_joint = np.log(prior) + np.einsum(
         'ail,acl->ic', votes, np.log(confusion))
@@ -79,7 +81,7 @@ def dawid_skene(
     posterior = new
     if moved <= tolerance:
       break
-  return DawidSkene(posterior, *_maximize(votes, posterior), step)
+  return DawidSkene(posterior, *_maximize(votes, posterior), steps)
 
 
 def bradley_terry(

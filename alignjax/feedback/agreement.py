@@ -37,8 +37,8 @@ def cohen_kappa(
 
     κ = 1 − Σ_cd w_cd O_cd / Σ_cd w_cd p_c q_d
 
-  with O the shares of items rated (c, d), p and q its margins, and w_cd = [c≠d],
-  |c − d| or (c − d)² in the order of the categories. Cohen (1960),
+  with O the shares of items rated (c, d), p and q its margins, and w_cd =
+  [c≠d], |c − d| or (c − d)² in the order of the categories. Cohen (1960),
   https://doi.org/10.1177/001316446002000104, and (1968) for the weights.
 
   Args:

@@ -87,8 +87,8 @@ def parse_item(record: dict, where: str, min_responses: int = 1) -> Item:
   if isinstance(prompt, list):
     prompt = chat.read_messages(prompt, 'prompt', where)
   elif not isinstance(prompt, str) or not prompt.strip():
-    raise types.InputError(f"{where}: field 'prompt' is {records.show(prompt)}; "
-                           'it must be text or messages')
+    raise types.InputError(f"{where}: field 'prompt' is {records.show(prompt)}"
+                           '; it must be text or messages')
   responses = record.get('responses')
   if responses is None and 'chosen' in record and 'rejected' in record:
     responses = [record['chosen'], record['rejected']]

@@ -21,6 +21,7 @@ import dataclasses
 import os
 import pathlib
 import random
+import re
 
 import numpy as np
 
@@ -54,10 +55,10 @@ class Principle:
 
   def ask(self, request: str, **shown: str) -> str:
     """The request with what it holds filled in, as plain text."""
-    text = getattr(self, request)
-    for name, value in ({'principle': self.text} | shown).items():
-      text = text.replace(f'{{{name}}}', value)
-    return text
+    shown = {'principle': self.text} | shown
+    return re.sub(  # At one go: a response may hold braces of its own.
+        r'\{(principle|a|b)\}', lambda m: shown.get(m[1], m[0]),
+        getattr(self, request))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,8 @@ the annotations with these results.
 
     {"id": 1, "data": {"id": ..., "prompt": ..., "items": [{"id": "0", "body":
      ...}, ...]}, "annotations": [{"completed_by": 7, "was_cancelled": false,
-     "result": [{"type": "ranker", "value": {"ranker": {"rank": ["2", "0"]}}}]}]}
+     "result": [{"type": "ranker", "value": {"ranker": {"rank": ["2", "0"]}}}]
+     }]}
 
 Argilla: records with text fields prompt, response_1 ... response_K, and a
 ranking question `ranking` (or a label question `thumb`), as its `to_json` of
@@ -66,8 +67,8 @@ def import_answers(
     raise types.InputError(f'{path}: not JSON ({error}); export it as JSON '
                            'again') from error
   if not isinstance(tasks, list) or not all(isinstance(t, dict) for t in tasks):
-    raise types.InputError(f'{path}: an export is a JSON array of records; this '
-                           f'is {records.show(tasks)}')
+    raise types.InputError(f'{path}: an export is a JSON array of records; '
+                           f'this is {records.show(tasks)}')
   read = {'label_studio': _of_label_studio, 'argilla': _of_argilla}[tool]
   items, answers = [], []
   for number, task in enumerate(tasks, start=1):

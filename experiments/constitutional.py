@@ -18,9 +18,12 @@ model.
 """
 
 import dataclasses
+import json
+import pathlib
 from typing import Literal
 
 from alignjax import cli
+from alignjax import report
 from alignjax import runs
 from experiments import ai_feedback
 from experiments import dpo
@@ -67,6 +70,7 @@ STAGES = {
         dpo, {'num_steps': 'dpo_steps'}, testbed=dict(num_steps=30)),
     'ppo': recipe.Stage(ppo, {'num_steps': 'ppo_iterations'}),
 }
+_SHOWN = 12  # Transcripts in the report.
 _LEFT_OUT = {'dpo': ('reward', 'ppo'), 'ppo': ('dpo',),
              'none': ('ai_feedback', 'reward', 'dpo', 'ppo')}
 
@@ -101,7 +105,24 @@ def train(cfg: Config, run: runs.Run, settle) -> dict:
       judge = reward.stage(settle('reward', model=supervised, data=pairs))
       folders['rl_cai'] = ppo.stage(settle(
           'ppo', model=supervised, reward_model=judge))
-  return {'folders': folders, 'reward_model': judge}
+  return {'folders': folders, 'reward_model': judge,
+          'sections': [shown(transcripts)]}
+
+
+def shown(path: str) -> report.Section:
+  """The first transcripts: every critique and what it led to."""
+  blocks = []
+  for line in pathlib.Path(path).read_text().splitlines()[:_SHOWN]:
+    record = json.loads(line)
+    rows = [('first response', '', record['first'])]
+    for step in record['steps']:
+      rows += [('critique', step['principle'], step['critique']),
+               ('revision', step['principle'], step['revision'])]
+    prompt = record['prompt']
+    blocks.append(report.Table(
+        ('', 'principle', prompt if isinstance(prompt, str)
+         else prompt[-1]['content']), rows))
+  return report.Section('Critiques and revisions', blocks)
 
 
 RECIPE = recipe.Recipe('constitutional', stages, train)

@@ -89,7 +89,7 @@ def judged(cfg: Config, run: runs.Run, compared: outcomes.Compared) -> dict:
   if len(compared.texts) < 2 or not is_known:
     return {}
   judge = judging.make_judge(cfg, run, compared.prompts)
-  prompts = [getattr(p, 'text', None) or p.prompt for p in compared.prompts]
+  prompts = [judging.prompt_of(p) for p in compared.prompts]
   groups = [getattr(p, 'dish', i) for i, p in enumerate(compared.prompts)]
   lengths = {n: s['lengths'] for n, s in compared.scores.items()}
   scores = {}
@@ -203,7 +203,7 @@ def export(cfg: Config, run: runs.Run, compared: outcomes.Compared,
 
 def _text_of(prompt) -> str:
   """A prompt as text for people."""
-  text = getattr(prompt, 'text', None) or prompt.prompt
+  text = judging.prompt_of(prompt)
   return text if isinstance(text, str) else feedback.chat_text(text)
 
 

@@ -60,6 +60,11 @@ def make_judge(cfg, run: runs.Run, asked: list) -> feedback.Judge:
                    'model:FOLDER and http://...; give one of these')
 
 
+def prompt_of(asked):
+  """A prompt as a judge reads it: text, or messages."""
+  return getattr(asked, 'text', None) or asked.prompt
+
+
 def _gold(asked: list[testbed.Prompt]) -> feedback.Judge:
   known = {prompt.text: prompt for prompt in asked}
   return feedback.score_judge(lambda prompts, texts: [

@@ -14,6 +14,7 @@ Expect, with two CPU cores and seed 0: 5 minutes after the SFT model.
 """
 
 import dataclasses
+import json
 
 import numpy as np
 
@@ -39,7 +40,7 @@ class Config(runs.RunConfig):
   methods: tuple[feedback.Method, ...] = (
       'majority', 'dawid_skene', 'bradley_terry')  # Of aggregation.
   num_prompts: int = 1_000     # Prompts of the train split.
-  num_test_prompts: int = 400  # Prompts of the test split.
+  num_test_prompts: int = 1_000  # Prompts of the test split.
   num_samples: int = 4         # Responses to each prompt, K.
   reward_steps: int = 150      # Of each reward model.
   sample_batch: int = 256      # Responses sampled at one time.
@@ -62,7 +63,7 @@ def main(cfg: Config) -> dict:
       right[name] = rightness(
           reward.stage(judge_cfg), str(run.workdir / 'test.jsonl'), judge_cfg,
           run)
-    return finish(cfg, run, right, sources_of)
+    return finish(cfg, run, right, sources_of, dishes_of(cfg, run))
 
 
 def collect(cfg: Config, run: runs.Run, policy: str) -> dict[str, dict]:
@@ -144,9 +145,18 @@ def rightness(folder: str, path: str, cfg, run: runs.Run) -> np.ndarray:
   return evaluation.win_scores(chosen, rejected)
 
 
-def finish(cfg: Config, run: runs.Run, right, sources_of) -> dict:
+def dishes_of(cfg: Config, run: runs.Run) -> list[str]:
+  """The dish of each held-out pair: pairs of one stand and fall together."""
+  known = {prompt.text: prompt.dish for prompt in testbed.prompts(
+      sources.WORLD, 'test', count=cfg.num_test_prompts, seed=cfg.seed)}
+  lines = (run.workdir / 'test.jsonl').read_text().splitlines()
+  return [known[json.loads(line)['prompt']] for line in lines]
+
+
+def finish(cfg: Config, run: runs.Run, right, sources_of, dishes) -> dict:
   """The table, the plot, and how the vote compares with the best member."""
-  interval = lambda x: list(evaluation.bootstrap_interval(x, seed=cfg.seed))
+  interval = lambda x: list(evaluation.bootstrap_interval(
+      x, dishes, seed=cfg.seed))
   models = {
       name: {'accuracy': float(np.mean(x)), 'interval': interval(x)}
       | sources_of[name] for name, x in right.items()}

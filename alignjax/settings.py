@@ -45,7 +45,7 @@ RANGES: dict[str, Range] = dict.fromkeys((
     'sft_batch_size', 'engine_sync_every', 'sample_batch', 'best_of',
     'num_rounds', 'round_prompts', 'round_test_prompts', 'round_samples',
     'safety_steps', 'rejection_steps', 'feedback_prompts', 'panel_size',
-    'max_per_prompt',
+    'max_per_prompt', 'critic_steps',
 ), _COUNT) | dict.fromkeys((
     'learning_rate', 'value_learning_rate', 'beta', 'kl_target', 'clip_high',
     'value_clip', 'temperature', 'alpha', 'judge_per_minute', 'lora_alpha',

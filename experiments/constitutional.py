@@ -48,6 +48,7 @@ class Config(runs.RunConfig):
   # What learns from the feedback: dpo, ppo (with a reward model), or none.
   method: Literal['dpo', 'ppo', 'none'] = 'dpo'
   pretrain_steps: int | None = None  # Of the testbed's base model. 900.
+  critic_steps: int | None = None    # Of SFT on the testbed's critiques. 300.
   num_prompts: int | None = None     # Of the testbed, to revise. 800.
   feedback_prompts: int | None = None  # Of the testbed, to judge. 1600.
   sft_steps: int | None = None       # On revisions. 105, 500.
@@ -60,6 +61,8 @@ class Config(runs.RunConfig):
 STAGES = {
     'base': recipe.Stage(
         pretrain, {'num_steps': 'pretrain_steps'}, makes_data=True),
+    'sft': recipe.Stage(sft, {'num_steps': 'critic_steps'},
+                        testbed=revisions.CRITIC),
     'revisions': recipe.Stage(revisions, {}, makes_data=True),
     'sl_cai': recipe.Stage(
         sft, {'num_steps': 'sft_steps'}, testbed=dict(learning_rate=1e-3)),
@@ -77,8 +80,11 @@ _LEFT_OUT = {'dpo': ('reward', 'ppo'), 'ppo': ('dpo',),
 
 def stages(cfg: Config) -> dict[str, recipe.Stage]:
   """The stages of the method."""
+  left_out = {*_LEFT_OUT[cfg.method]}
+  if cfg.model != 'testbed':
+    left_out.add('sft')  # It is given.
   return {name: stage for name, stage in recipe.made_here(cfg, STAGES).items()
-          if name not in _LEFT_OUT[cfg.method]}
+          if name not in left_out}
 
 
 def train(cfg: Config, run: runs.Run, settle) -> dict:
@@ -87,7 +93,9 @@ def train(cfg: Config, run: runs.Run, settle) -> dict:
   folders = {}
   if policy == 'testbed':
     folders['base'] = pretrain.stage(settle('base'))
-    policy = revisions.critic(cfg, run.workdir / 'sft', folders['base'])
+    policy = sft.stage(settle(
+        'sft', model=folders['base'],
+        data=revisions.critic_demonstrations(cfg, run.workdir)))
   folders['sft'] = policy
   transcripts = revisions.stage(settle('revisions', model=policy))
   supervised = folders['sl_cai'] = sft.stage(settle(

@@ -14,6 +14,7 @@ Expect, with two CPU cores and seed 0: 5 minutes after the SFT model.
 """
 
 import dataclasses
+import itertools
 import json
 
 import numpy as np
@@ -123,16 +124,20 @@ def sample(cfg: Config, run: runs.Run, policy: str, split: str, count: int):
 
 
 def write_test(cfg: Config, run: runs.Run, policy: str) -> None:
-  """Held-out pairs that gold does not tie, the better one chosen."""
+  """Held-out pairs that gold does not tie, the better one chosen.
+
+  Ties are kept where there is nothing else, as of a policy that knows nothing.
+  """
   prompts, groups = sample(cfg, run, policy, 'test', cfg.num_test_prompts)
-  records = []
+  decided, tied = [], []
   for prompt, group in zip(prompts, groups, strict=True):
-    gold = [testbed.judge(sources.WORLD, prompt, text).gold for text in group]
-    for winner, loser in feedback.ranking_to_pairs(
-        [-g for g in gold]) if len(group) > 1 else []:
-      records.append({'prompt': prompt.text, 'chosen': group[winner],
-                      'rejected': group[loser]})
-  sources.write_jsonl(run.workdir / 'test.jsonl', records)
+    gold = {text: testbed.judge(sources.WORLD, prompt, text).gold
+            for text in group}
+    for a, b in itertools.combinations(sorted(group, key=lambda t: -gold[t]),
+                                       2):
+      (decided if gold[a] > gold[b] else tied).append(
+          {'prompt': prompt.text, 'chosen': a, 'rejected': b})
+  sources.write_jsonl(run.workdir / 'test.jsonl', decided or tied)
 
 
 def rightness(folder: str, path: str, cfg, run: runs.Run) -> np.ndarray:

@@ -31,6 +31,9 @@ from alignjax import testbed
 from alignjax.types import InputError
 from experiments import sft
 
+# Of SFT on the testbed's critiques: conversations are long, and the critic is
+# not to imitate the flawed responses in them.
+CRITIC = dict(turns='last', num_steps=300, max_length=128)
 CONSTITUTION = pathlib.Path(__file__).with_name('constitution.txt')
 
 
@@ -169,8 +172,16 @@ def critic_folder(cfg) -> str:
 
 def critic(cfg, workdir: pathlib.Path, base: str) -> str:
   """Trains the testbed's critic from a base model; returns its folder."""
-  workdir.mkdir(parents=True, exist_ok=True)
-  path = workdir.parent / 'critic_demonstrations.jsonl'
+  return sft.stage(sft.Config(
+      workdir=str(workdir), model=base, resume=True, seed=cfg.seed,
+      mesh=cfg.mesh, data=critic_demonstrations(cfg, workdir.parent),
+      **CRITIC))
+
+
+def critic_demonstrations(cfg, folder: pathlib.Path) -> str:
+  """The file that the testbed's critic learns from."""
+  folder.mkdir(parents=True, exist_ok=True)
+  path = folder / 'critic_demonstrations.jsonl'
   if not path.exists():
     shown = [{'messages': [{'role': 'user', 'content': prompt.text},
                            {'role': 'assistant', 'content': response}]}
@@ -178,10 +189,7 @@ def critic(cfg, workdir: pathlib.Path, base: str) -> str:
                  sources.WORLD, cfg.seed, count=480)]
     sources.write_jsonl(
         path, 2 * shown + testbed.conversations(sources.WORLD, cfg.seed))
-  return sft.stage(sft.Config(
-      workdir=str(workdir), model=base, data=str(path), turns='last',
-      num_steps=300, max_length=128, resume=True, seed=cfg.seed,
-      mesh=cfg.mesh))
+  return str(path)
 
 
 if __name__ == '__main__':

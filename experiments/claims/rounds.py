@@ -9,6 +9,7 @@ import functools
 from alignjax import runs
 from experiments import llama2_chat
 from experiments import llama2_round
+from experiments import sft
 from experiments.claims import lab as lab_lib
 
 _ROUNDS = 5
@@ -23,7 +24,9 @@ def measure(lab: lab_lib.Lab) -> lab_lib.Finding:
   settle = functools.partial(llama2_chat.RECIPE.settle, cfg)
   folders = {'sft': lab.sft}
   with runs.start(cfg, 'rounds') as run:
-    state = llama2_chat.begin(cfg, run, lab.sft)
+    # The same SFT model again: a lineage has all its artefacts in one folder.
+    state = llama2_chat.begin(cfg, run, sft.stage(sft.Config(
+        **lab.at('rounds/sft'), model=lab.base)))
     for number in range(1, _ROUNDS + 1):
       run.console.note(f'round {number} of {_ROUNDS}')
       state = llama2_round.run_round(cfg, run, settle, state)

@@ -29,7 +29,7 @@ def run(main: Callable[[Config], object], config: type[Config]) -> None:
   does not exist.
   """
   spec = sys.modules['__main__'].__spec__
-  prog = f'python -m {spec.name}' if spec else None
+  prog = f'python -m {spec.name.removesuffix(".__main__")}' if spec else None
   cfg = _parse(config, sys.argv[1:], config_help(config), prog)
   sharding.use_cpu()
   use_compilation_cache()

@@ -43,7 +43,7 @@ class Config(runs.RunConfig):
   min_margin: float | None = None
   # Keep pairs too of which the judge prefers whichever stands first (or last).
   keep_swayed: bool = False
-  num_prompts: int | None = None  # Of the testbed. 1600.
+  num_prompts: int = 1_600     # Of the testbed.
   skip_prompts: int = 0        # Of the testbed, that are left out first.
   max_length: int | None = None  # Tokens that the judge reads. 128, 2048.
   max_new_tokens: int | None = None  # Tokens of a response. 32, 256.
@@ -54,10 +54,8 @@ class Config(runs.RunConfig):
 def resolve(cfg: Config) -> Config:
   """The config with no setting left open."""
   return runs.with_defaults(
-      cfg, testbed=dict(min_margin=2.0, num_prompts=1600, max_length=128,
-                   max_new_tokens=32),
-      folder=dict(min_margin=0.0, num_prompts=1600, max_length=2048,
-                  max_new_tokens=256))
+      cfg, testbed=dict(min_margin=2.0, max_length=128, max_new_tokens=32),
+      folder=dict(min_margin=0.0, max_length=2048, max_new_tokens=256))
 
 
 def stage(cfg: Config) -> str:

@@ -45,7 +45,7 @@ class Config(runs.RunConfig):
   # experiments/constitution.txt.
   constitution: str = ''
   num_rounds: int = 2          # Critiques and revisions of each response.
-  num_prompts: int | None = None  # Of the testbed. 800.
+  num_prompts: int = 800       # Of the testbed.
   skip_prompts: int = 0        # Of the testbed, that are left out first.
   max_length: int | None = None      # Tokens of a conversation. 128, 2048.
   max_new_tokens: int | None = None  # Tokens of a reply. 32, 256.
@@ -57,8 +57,8 @@ class Config(runs.RunConfig):
 def resolve(cfg: Config) -> Config:
   """The config with no setting left open."""
   return runs.with_defaults(
-      cfg, testbed=dict(num_prompts=800, max_length=128, max_new_tokens=32),
-      folder=dict(num_prompts=800, max_length=2048, max_new_tokens=256))
+      cfg, testbed=dict(max_length=128, max_new_tokens=32),
+      folder=dict(max_length=2048, max_new_tokens=256))
 
 
 def stage(cfg: Config) -> str:

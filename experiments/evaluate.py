@@ -144,7 +144,9 @@ def benchmarks(cfg: Config, run: runs.Run, folders, judges) -> dict:
     found[name] = found.get(name, {}) | {'rewardbench': (
         evaluation.subset_accuracy(pairs, chosen, rejected) | {
             'calibration_error': evaluation.expected_calibration_error(
-                chosen - rejected)})}
+                chosen - rejected),
+            'reliability': evaluation.reliability_bins(
+                chosen - rejected).lists()})}
   return found
 
 
@@ -236,6 +238,11 @@ def sections(cfg: Config, found: dict) -> list[report.Section]:
             for metric, value in numbers.items() if isinstance(value, float)]
     made.append(report.Section('Benchmarks', [report.Table(
         ['model', 'benchmark', 'metric', 'value', '95 %'], rows)]))
+    bins = {name: tasks['rewardbench']['reliability']
+            for name, tasks in found['benchmarks'].items()
+            if 'rewardbench' in tasks}
+    if bins:
+      made[-1].blocks.append(report.calibration(bins))
   return made
 
 

@@ -96,7 +96,8 @@ def fit_and_measure(
   if trainee.base is not None:
     runs.write_reward_mean(run.workdir / 'adapter', mean / scale)
   measured = measure(chosen / scale, rejected / scale)
-  run.console.note(f'reward model on held-out pairs: {measured}')
+  shown = {k: v for k, v in measured.items() if k != 'reliability'}
+  run.console.note(f'reward model on held-out pairs: {shown}')
   run.finish(counts | measured)
 
 
@@ -155,6 +156,7 @@ def measure(chosen: np.ndarray, rejected: np.ndarray) -> dict:
       'calibration_error': float(
           evaluation.expected_calibration_error(chosen - rejected)),
       'mean_margin': float(np.mean(chosen - rejected)),
+      'reliability': evaluation.reliability_bins(chosen - rejected).lists(),
   }
 
 

@@ -20,6 +20,11 @@ class ReliabilityBins(NamedTuple):
   accuracy: np.ndarray    # [bins] share of pairs ordered rightly.
   weight: np.ndarray      # [bins] pairs.
 
+  def lists(self) -> dict[str, list[float | None]]:
+    """The bins ready for JSON: None where there is nothing."""
+    return {name: [None if np.isnan(x) else float(x) for x in values]
+            for name, values in self._asdict().items()}
+
 
 def pair_accuracy(
     chosen_rewards: Sequence[float],

@@ -12,10 +12,11 @@ from alignjax.report.page import Text
 from alignjax.report.page import Transcript
 from alignjax.report.page import Transcripts
 from alignjax.report.page import write_report
+from alignjax.report.sections import calibration
 from alignjax.report.sections import testbed_report
 from alignjax.report.sections import training_curves
 
 __all__ = [
     'BarChart', 'Bars', 'Histogram', 'LineChart', 'Section', 'Series', 'Table',
-    'Text', 'Transcript', 'Transcripts', 'render', 'testbed_report',
-    'training_curves', 'write_report']
+    'Text', 'Transcript', 'Transcripts', 'calibration', 'render',
+    'testbed_report', 'training_curves', 'write_report']

@@ -233,19 +233,29 @@ def _reward_model(numbers: Mapping[str, Any]) -> list[page.Block]:
           if isinstance(value, (int, float))]
   blocks = [page.Table(('measure', 'held-out value'), rows)]
   if 'reliability' in numbers:
-    bins = numbers['reliability']
-    x, y, weight = (np.array([_number(value) for value in bins[name]])
-                    for name in ('confidence', 'accuracy', 'weight'))
+    blocks.append(calibration({'reward model': numbers['reliability']}))
+  return blocks
+
+
+def calibration(bins: Mapping[str, Mapping[str, Any]]) -> charts.LineChart:
+  """How often reward models are right, by how sure they are.
+
+  Args:
+    bins: by name, the lists confidence, accuracy and weight of
+      `evaluation.ReliabilityBins`; None where a bin is empty.
+  """
+  lines = [charts.Series('perfect', [0.5, 1], [0.5, 1], color=0, dashed=True)]
+  for color, (name, each) in enumerate(bins.items(), start=1):
+    x, y, weight = (np.array([_number(value) for value in each[key]])
+                    for key in ('confidence', 'accuracy', 'weight'))
     filled = weight > 0
     error = 1.96 * np.sqrt(y * (1 - y) / np.where(filled, weight, 1))
-    blocks.append(charts.LineChart(
-        'Calibration', [
-            charts.Series('perfect', [0.5, 1], [0.5, 1], color=0, dashed=True),
-            charts.Series('reward model', x[filled], y[filled],
-                          (y - error)[filled], (y + error)[filled], color=1)],
-        'confidence', 'share of pairs ordered rightly',
-        caption='Band: 95 % of a binomial, pairs taken as independent.'))
-  return blocks
+    lines.append(charts.Series(
+        name, x[filled], y[filled], (y - error)[filled], (y + error)[filled],
+        color=color % 8))
+  return charts.LineChart(
+      'Calibration', lines, 'confidence', 'share of pairs ordered rightly',
+      caption='Band: 95 % of a binomial, pairs taken as independent.')
 
 
 def _assign_colors(names: Sequence[str]) -> dict[str, int]:

@@ -1,5 +1,6 @@
 """`alignjax annotate`: a local page for people's judgements."""
 
+import contextlib
 import dataclasses
 import ipaddress
 import pathlib
@@ -49,26 +50,24 @@ def annotate(cfg: Annotate) -> None:
   _check_shapes(items, rubric)
   token = cfg.token or ('' if _is_loopback(cfg.host)
                         else secrets.token_urlsafe(16))
-  store = annotating.Store(items, cfg.answers, shuffle=cfg.shuffle)
-  server = uvicorn.Server(uvicorn.Config(
-      annotating.make_app(store, rubric, token=token), host=cfg.host,
-      port=cfg.port, log_level='critical', server_header=False,
-      timeout_graceful_shutdown=2))
-  try:
-    socket = server.config.bind_socket()
-  except SystemExit:
-    raise InputError(f'port={cfg.port} of host={cfg.host} cannot be listened '
-                     'on; choose another, or 0 for any that is free') from None
-  port = socket.getsockname()[1]
-  suffix = f'/?token={token}' if token else '/'
-  console = metrics.Console()
-  console.note(f'{len(items)} items, {len(store.answers())} answers so far')
-  console.note(f'open http://{cfg.host}:{port}{suffix}')
-  try:
-    server.run(sockets=[socket])
-  finally:
-    store.close()
-    socket.close()
+  with contextlib.closing(annotating.Store(
+      items, cfg.answers, shuffle=cfg.shuffle)) as store:
+    server = uvicorn.Server(uvicorn.Config(
+        annotating.make_app(store, rubric, token=token), host=cfg.host,
+        port=cfg.port, log_level='critical', server_header=False,
+        timeout_graceful_shutdown=2))
+    try:
+      listener = server.config.bind_socket()
+    except SystemExit:
+      raise InputError(
+          f'port={cfg.port} of host={cfg.host} cannot be listened on; choose '
+          'another, or 0 for any that is free') from None
+    with listener:
+      console = metrics.Console()
+      console.note(f'{len(items)} items, {len(store.answers())} answers so far')
+      console.note(f'open http://{cfg.host}:{listener.getsockname()[1]}/'
+                   + (f'?token={token}' if token else ''))
+      server.run(sockets=[listener])
 
 
 def _check_shapes(items, rubric: feedback.Rubric) -> None:

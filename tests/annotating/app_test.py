@@ -6,7 +6,7 @@ import random
 import pytest
 
 pytest.importorskip('starlette')
-pytest.importorskip('httpx')
+pytest.importorskip('httpx2')
 
 from starlette import testclient
 

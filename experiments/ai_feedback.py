@@ -10,7 +10,8 @@ which is better: by the log odds of its label, the mean of both orders, after
 thinking aloud with `--thoughts`. Pairs on which the two orders disagree say
 nothing but where the judge looks first, and are left out. Bai et al. (2022),
 section 4.1, https://arxiv.org/abs/2212.08073. `preferences.jsonl` is data for
-experiments.reward, experiments.dpo and all others that learn from pairs.
+experiments.reward, experiments.dpo and all others that learn from pairs;
+`thoughts.jsonl` has what the judge thought, in either order.
 """
 
 import dataclasses
@@ -88,15 +89,18 @@ def collect(cfg: Config, run: runs.Run) -> tuple[list[dict], dict]:
       revisions.constitution_file(cfg, run, _PRINCIPLES))
   drawn = np.random.default_rng(cfg.seed).integers(
       len(principles), size=len(prompts))
-  records = [None] * len(prompts)
+  records, heard = [None] * len(prompts), []
   for index, principle in enumerate(principles):
     mine = np.flatnonzero(drawn == index)
-    judge = feedback.principle_judge(principle, label_logprobs, reply=reply)
+    judge = feedback.principle_judge(
+        principle, label_logprobs, reply=reply, heard=heard)
     comparisons = [feedback.Comparison(prompts[i], *pairs[i]) for i in mine]
     with run.console.working(f'judging {len(mine)} pairs by {principle.text}'):
       verdicts = judge(comparisons) if comparisons else []
     for i, comparison, verdict in zip(mine, comparisons, verdicts, strict=True):
       records[i] = _record(comparison, verdict, principle)
+  if heard:
+    sources.write_jsonl(run.workdir / 'thoughts.jsonl', heard)
   swayed = [r.pop('swayed') for r in records]
   kept = [r for r, is_swayed in zip(records, swayed, strict=True)
           if r['margin'] > cfg.min_margin and (

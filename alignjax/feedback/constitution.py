@@ -216,6 +216,7 @@ def principle_judge(
     principle: Principle,
     label_logprobs: Callable[[Sequence[chat.Prompt]], np.ndarray], *,
     reply: Callable[[Sequence[chat.Prompt]], Sequence[Reply]] | None = None,
+    heard: list[dict] | None = None,
 ) -> judges.Judge:
   """A judge that chooses by a principle, after thinking aloud if it may.
 
@@ -223,6 +224,7 @@ def principle_judge(
     principle: to choose by.
     label_logprobs: as for `judges.label_judge`, of the labels 1 and 2.
     reply: the model's thoughts (chain of thought); without it, none.
+    heard: is given a transcript of each: prompt, a, b, thoughts and margin.
 
   Returns:
     A judge in both orders, each with thoughts of its own.
@@ -232,11 +234,18 @@ def principle_judge(
 
   def ask(comparisons):
     asked = [choice_question(principle, think=True)(c) for c in comparisons]
+    thoughts = [text for text, _ in reply(asked)]
     logprobs = label_logprobs([
-        (*messages, _said('assistant', thoughts),
+        (*messages, _said('assistant', text),
          _said('user', principle.ask('decide')))
-        for messages, (thoughts, _) in zip(asked, reply(asked), strict=True)])
-    return logprobs[:, 0] - logprobs[:, 1]
+        for messages, text in zip(asked, thoughts, strict=True)])
+    margins = logprobs[:, 0] - logprobs[:, 1]
+    if heard is not None:
+      heard.extend(
+          {'principle': principle.text, **c._asdict(), 'thoughts': text,
+           'margin': float(margin)} for c, text, margin in zip(
+               comparisons, thoughts, margins, strict=True))
+    return margins
 
   return judges.both_orders(ask)
 

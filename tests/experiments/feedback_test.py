@@ -97,6 +97,9 @@ def test_a_model_s_verdicts_are_pairs_to_learn_from(made, tmp_path):
   assert path.endswith('preferences.jsonl') and rows
   assert {'prompt', 'chosen', 'rejected', 'margin', 'principle'} == set(rows[0])
   assert {row['principle'] for row in rows} <= {'kind', 'true'}
+  heard = records_of(tmp_path / 'f' / 'thoughts.jsonl')
+  assert {'prompt', 'a', 'b', 'thoughts', 'margin', 'principle'} == set(
+      heard[0])
 
 
 def test_constitutional_ai_runs_whole_and_shows_its_transcripts(tmp_path):

@@ -57,9 +57,13 @@ def test_the_judge_thinks_before_it_decides():
     return np.array([[-0.1, -2.0] if '1: good' in talk[0]['content'] else
                      [-1.0, -0.5] for talk in talks])
 
-  judge = feedback.principle_judge(PRINCIPLES[0], label_logprobs, reply=think)
+  heard = []
+  judge = feedback.principle_judge(
+      PRINCIPLES[0], label_logprobs, reply=think, heard=heard)
   verdict, = judge([feedback.Comparison('p', 'good', 'bad')])
   assert verdict.margin == (1.9 + 0.5) / 2
+  assert [(h['a'], h['thoughts']) for h in heard] == [
+      ('bad', 'well'), ('good', 'well')]
   assert len(seen) == 2 and PRINCIPLES[0].reason in seen[0][-1]['content']
 
 

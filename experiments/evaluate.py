@@ -40,7 +40,7 @@ class Config(runs.RunConfig):
   # gold, reward:FOLDER, model:FOLDER or http://...; '': gold on the testbed,
   # of a file the reward model if there is one.
   judge: str = ''
-  judge_model: str = ''      # Its name, at a server.
+  judge_model: str = ''      # Its name, at a server of several.
   judge_per_minute: float = 600.0  # Questions to a server, at most.
   rubric: str = ''           # TOML file that a model judges by.
   ifeval: str = ''           # File of checkable instructions.

@@ -50,14 +50,26 @@ def make_judge(cfg, run: runs.Run, asked: list) -> feedback.Judge:
             mesh=run.mesh, batch_size=16),
         feedback.rubric_question(rubric))
   if kind in ('http', 'https'):
+    endpoint = Endpoint(
+        cfg.judge, name='judge', timeout=120.0, per_minute=cfg.judge_per_minute,
+        api_key=os.environ.get('OPENAI_API_KEY', ''),
+        advice='answers so far are kept; go on with --resume')
     return feedback.EndpointJudge(
-        Endpoint(cfg.judge, name='judge', timeout=120.0,
-                 per_minute=cfg.judge_per_minute,
-                 api_key=os.environ.get('OPENAI_API_KEY', ''),
-                 advice='answers so far are kept; go on with --resume'),
-        cfg.judge_model, rubric, cache=run.workdir / 'verdicts.jsonl')
+        endpoint, cfg.judge_model or _only_model(endpoint), rubric,
+        cache=run.workdir / 'verdicts.jsonl')
   raise InputError(f'judge={cfg.judge} is none of gold, reward:FOLDER, '
                    'model:FOLDER and http://...; give one of these')
+
+
+def _only_model(endpoint: Endpoint) -> str:
+  """The model of a server that has one."""
+  names = [model.get('id') for model in endpoint.ask('/v1/models').get(
+      'data', [])]
+  if len(names) != 1:
+    raise InputError(f'judge_model is missing: judge={endpoint.url} has '
+                     f'{len(names)} models ({", ".join(map(str, names[:5]))}); '
+                     'name one with --judge-model')
+  return names[0]
 
 
 def prompt_of(asked):

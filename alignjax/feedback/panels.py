@@ -103,8 +103,7 @@ def aggregate(panel: Panel, method: Method = 'majority') -> list[Pair]:
   chance = np.full(len(panel.pairs), 0.5)  # That the first is preferred.
   seen = opinions > 0
   if method == 'majority':
-    chance[seen] = np.nanmean(votes[:, seen] > 0, axis=0, where=~np.isnan(
-        votes[:, seen]))
+    chance[seen] = np.sum(votes[:, seen] > 0, axis=0) / opinions[seen]
   elif method == 'dawid_skene':
     if seen.any():
       turned = np.where(np.arange(len(panel.pairs)) % 2, -1, 1)

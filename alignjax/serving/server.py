@@ -3,10 +3,12 @@
     GET  /health           {"status": "ok"}
     GET  /v1/models        the one that is served
     POST /v1/completions   prompt, max_tokens, temperature, seed, logprobs
+    POST /v1/chat/completions   messages, and the same
     POST /v1/weights       {"folder": ...}: sample by these from now on
 
-`prompt` is a text, a list of token ids, or a list of either. A choice has
-`token_ids` and `logprobs.token_logprobs` besides OpenAI's fields. There is no
+`prompt` is a text, a list of token ids, or a list of either; `messages` go
+through the folder's chat template. A choice has `token_ids` and
+`logprobs.token_logprobs` besides OpenAI's fields. There is no
 authentication: it listens on 127.0.0.1 unless it is told otherwise.
 """
 
@@ -74,7 +76,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
   def do_POST(self):
     """The paths that do something."""
-    doers = {'/v1/completions': self._complete, '/v1/weights': self._load}
+    doers = {'/v1/completions': self._complete, '/v1/weights': self._load,
+             '/v1/chat/completions': self._chat}
     try:
       body = self._body()
       if self.path not in doers:
@@ -108,6 +111,22 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     if not isinstance(value, dict):
       raise _Refusal('the request is no JSON object')
     return value
+
+  def _chat(self, body: dict) -> dict:
+    """A completion behind the chat template, as OpenAI's chat writes it."""
+    messages = body.get('messages')
+    if not isinstance(messages, list) or not messages:
+      raise _Refusal(f'messages={messages!r:.80} is no list of messages')
+    if self.sampler.tokenizer.chat_template is None:
+      raise _Refusal(f'{self.model} has no chat template; use /v1/completions')
+    tokens = self.sampler.tokenizer.prompt_tokens(messages)
+    answer = self._complete(body | {
+        'prompt': [tokens],
+        'max_tokens': body.get('max_completion_tokens',
+                               body.get('max_tokens'))})
+    for choice in answer['choices']:
+      choice['message'] = {'role': 'assistant', 'content': choice.pop('text')}
+    return answer | {'object': 'chat.completion'}
 
   def _complete(self, body: dict) -> dict:
     """Samples, and answers as OpenAI does."""

@@ -98,7 +98,7 @@ def test_what_cannot_be_answered_is_refused_with_the_reason(
 
 
 def test_paths_that_are_not_there_are_told_what_is(server):
-  status, answer = ask(server, {}, '/v1/chat/completions')
+  status, answer = ask(server, {}, '/v1/embeddings')
   assert status == 404 and '/v1/completions' in answer['error']['message']
 
 
@@ -139,6 +139,29 @@ def test_ids_that_are_written_as_text_are_read(engine, monkeypatch):
                    'token_logprobs': [-0.5, -1.0]}}]})
   assert engine.draw([[1]], [0], **SHARED) == [
       engines.Drawn([4, 2], [-0.5, -1.0])]
+
+
+# --- Chat, as judges ask.
+
+
+def test_a_chat_is_a_completion_behind_the_template(server):
+  chat = {'messages': [{'role': 'user', 'content': 'a b'}], 'seed': 3,
+          'max_tokens': 7}
+  status, answer = ask(server, chat, '/v1/chat/completions')
+  tokens = tiny.TOKENIZER.prompt_tokens('a b')
+  _, plain = ask(server, {'prompt': tokens, 'seed': 3, 'max_tokens': 7})
+  assert status == 200 and answer['object'] == 'chat.completion'
+  choice, = answer['choices']
+  assert choice['message'] == {
+      'role': 'assistant', 'content': plain['choices'][0]['text']}
+  assert choice['token_ids'] == plain['choices'][0]['token_ids']
+
+
+@pytest.mark.parametrize('messages', [
+    None, [], 'a', [{'role': 'user'}], [3]])
+def test_a_chat_that_is_none_is_refused(server, messages):
+  status, answer = ask(server, {'messages': messages}, '/v1/chat/completions')
+  assert status == 400 and answer['error']['message']
 
 
 # --- An iteration's `generate`.

@@ -47,7 +47,8 @@ def write(
     reference: str = 'sft', reward_model: str = '', compare: str = '',
     stages: Mapping[str, dict] | None = None,
     compared: Compared | None = None,
-    sections: Sequence[report.Section] = (), more: Mapping | None = None,
+    sections: Sequence[report.Section] = (),
+    last: Sequence[report.Section] = (), more: Mapping | None = None,
 ) -> dict:
   """Compares the models and writes summary.json and report.html.
 
@@ -63,6 +64,7 @@ def write(
     stages: summaries of the stages, by name; by default the run's own.
     compared: the comparison, where it was made already.
     sections: of the report, before its own.
+    last: the same, behind them.
     more: of the summary.
 
   Returns:
@@ -95,7 +97,7 @@ def write(
     if curve := ppo_curve(collect_metrics(folder)):
       curves[_curve_name(folder, curves)] = curve
   write_html(run, summary, scores, rows, transcripts, curves, reference,
-             sections)
+             sections, last)
   return run.finish(summary | {'curves': curves} | dict(more or {}))
 
 
@@ -331,7 +333,8 @@ def _curve_name(workdir: pathlib.Path, taken: Mapping) -> str:
 
 
 def write_html(run, summary, scores, rows, transcripts, curves, reference,
-               more: Sequence[report.Section] = ()):
+               first: Sequence[report.Section] = (),
+               last: Sequence[report.Section] = ()):
   """report.html: curves, tables and transcripts in one file."""
   config = json.loads((run.workdir / 'config.json').read_text())
   if scores and all('gold' in s for s in scores.values()):
@@ -357,5 +360,5 @@ def write_html(run, summary, scores, rows, transcripts, curves, reference,
           'The same prompts, each model', [report.Transcripts(transcripts)]))
   report.write_report(run.workdir / 'report.html',
                       title=f'alignjax {run.name}',
-                      sections=[*more, *sections])
+                      sections=[*first, *sections, *last])
   run.console.note(f'wrote {run.workdir / "report.html"}')

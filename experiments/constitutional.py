@@ -114,7 +114,7 @@ def train(cfg: Config, run: runs.Run, settle) -> dict:
       folders['rl_cai'] = ppo.stage(settle(
           'ppo', model=supervised, reward_model=judge))
   return {'folders': folders, 'reward_model': judge,
-          'sections': [shown(transcripts)]}
+          'last': [shown(transcripts)]}
 
 
 def shown(path: str) -> report.Section:

@@ -55,7 +55,7 @@ border-bottom:1px solid var(--hair)}
 th:last-child,td:last-child{padding-right:0}
 .note{font-size:14px}
 th{color:var(--soft);font-weight:600;vertical-align:bottom}
-tbody th{color:var(--ink);white-space:nowrap}
+tbody th{color:var(--ink);white-space:nowrap;vertical-align:top}
 .number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 .exchange{border:1px solid var(--hair);border-radius:8px;margin:0 0 16px;
 overflow:hidden}

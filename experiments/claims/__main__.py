@@ -80,17 +80,17 @@ def measured(lab: lab_lib.Lab, name: str) -> dict:
 
 def finish(run: runs.Run, findings: list[dict]) -> None:
   """The table, in markdown and in the report."""
-  head = ['claim', 'predicted', 'figure', '95 %', 'verdict']
-  rows = [[f['claim'], f['prediction'], f'{f["figure"]:.3f}',
-           '{:.3f} to {:.3f}'.format(*f['interval']), f['verdict']]
-          for f in findings]
+  head = ['', 'verdict', 'figure', '95 %', 'claim', 'predicted']
+  rows = [[f['name'], f['verdict'], f'{f["figure"]:.3f}',
+           '{:.3f} to {:.3f}'.format(*f['interval']), f['claim'],
+           f['prediction']] for f in findings]
   (run.workdir / 'table.md').write_text(''.join(
-      f'| {" | ".join(row)} |\n' for row in [head, ['---'] * 5, *rows]))
-  run.console.table('Claims', head, rows)
+      f'| {" | ".join(row)} |\n' for row in [head, ['---'] * 6, *rows]))
+  run.console.table('Claims', head[:4], [row[:4] for row in rows])
   details = report.Table(
-      ['claim', 'what would refute it', 'details', 'seconds'],
-      [[f['name'], f['refuted_by'], json.dumps(f['details']),
-        str(f['seconds'])] for f in findings])
+      ['', 'seconds', 'what would refute it', 'details'],
+      [[f['name'], str(f['seconds']), f['refuted_by'],
+        json.dumps(f['details'])] for f in findings])
   report.write_report(
       run.workdir / 'report.html', title='alignjax claims', sections=[
           report.Section('Claims', [report.Table(head, rows)]),

@@ -1,5 +1,6 @@
 """One mesh, one table of logical axis rules, and the shardings they imply."""
 
+from collections.abc import Sequence
 import contextlib
 import ctypes
 import math
@@ -64,12 +65,14 @@ def use_cpu() -> None:
   jax.config.update('jax_num_cpu_devices', min(cores, 2))
 
 
-def make_mesh(spec: str = 'data:-1') -> Mesh:
+def make_mesh(
+    spec: str = 'data:-1', devices: Sequence | None = None) -> Mesh:
   """A mesh over all devices, from text such as `data:2,fsdp:-1,tensor:2`.
 
   Args:
     spec: `axis:size` pairs over the axes data, fsdp and tensor; one size may
       be -1 and takes the devices that remain. An axis left out has size 1.
+    devices: to lay it over; all of this process's if None.
 
   Returns:
     A mesh with all three axes, of Auto type (explicit types refuse what
@@ -91,7 +94,7 @@ def make_mesh(spec: str = 'data:-1') -> Mesh:
     except ValueError:
       raise InputError(f'mesh={spec!r}: the size of {name!r} is {size!r}; '
                        'use a whole number, or -1 for the rest') from None
-  devices = jax.devices()
+  devices = jax.devices() if devices is None else list(devices)
   known = math.prod(s for s in sizes.values() if s != -1)
   if list(sizes.values()).count(-1) == 1 and known > 0:
     sizes = {n: len(devices) // known if s == -1 else s

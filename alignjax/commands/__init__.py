@@ -9,6 +9,7 @@ from alignjax.commands import annotate
 from alignjax.commands import convert
 from alignjax.commands import generate
 from alignjax.commands import inspect
+from alignjax.commands import plan
 from alignjax.commands import score
 from alignjax.commands import serve
 
@@ -20,5 +21,6 @@ COMMANDS = {
     'serve': (serve.Serve, serve.serve),
     'annotate': (annotate.Annotate, annotate.annotate),
     'aggregate': (aggregate.Aggregate, aggregate.aggregate),
+    'plan': (plan.Plan, plan.plan),
     'export-items': (aggregate.ExportItems, aggregate.export_items),
 }

@@ -18,6 +18,7 @@ from alignjax.train.ppo import PPOState
 from alignjax.train.stage import run_stage
 from alignjax.train.stage import Stage
 from alignjax.train.stage import train
+from alignjax.train.state import abstract_state
 from alignjax.train.state import init_state
 from alignjax.train.state import shaped
 from alignjax.train.state import TrainState
@@ -34,6 +35,7 @@ __all__ = [
            'Stage',
            'Stop',
            'TrainState',
+           'abstract_state',
            'best_and_worst',
            'fit',
            'grouped',

@@ -47,6 +47,17 @@ def state_shardings(
                     key=whole)
 
 
+def abstract_state(
+    params, axes, optimizer: optax.GradientTransformation, *,
+    mesh: jax.sharding.Mesh,
+) -> tuple[TrainState, TrainState]:
+  """(shapes with their shardings, shardings) of a state that is not made."""
+  shardings = state_shardings(params, axes, optimizer, mesh)
+  shapes = jax.eval_shape(
+      lambda p: _new_state(p, optimizer, jax.random.key(0)), params)
+  return shaped(shapes, shardings), shardings
+
+
 def init_state(
     params, axes, optimizer: optax.GradientTransformation, *,
     mesh: jax.sharding.Mesh, seed: int,

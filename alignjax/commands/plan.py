@@ -1,0 +1,136 @@
+"""`alignjax plan`: what a run needs, before the machine is rented."""
+
+import dataclasses
+import json
+import pathlib
+import sys
+from typing import Literal
+
+from alignjax import hf
+from alignjax import metrics
+from alignjax import plan as plan_lib
+from alignjax.models import ModelConfig
+from alignjax.models import presets
+from alignjax.types import InputError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+  """Says whether a run fits, before the machine is rented.
+
+  Compiles the very programs of a run (the train step, DPO's reference) for
+  chips that are not there, over shapes alone: no weights are needed. Memory is
+  the compiler's where there is one (TPUs with `pip install libtpu`, CPUs), else
+  an estimate, labelled so; times are arithmetic, at a stated utilisation. Exit
+  status 1 if it does not fit. See docs/plan.md.
+  """
+
+  method: Literal['sft', 'reward', 'dpo'] = 'dpo'  # Whose programs.
+  # A Hugging Face folder (its config.json), or a shape by name: 135m, 1b, 7b,
+  # 8b, 13b, 70b, or smollm2-135m, llama-3.2-1b, llama-2-7b, mistral-7b ...
+  model: str
+  topology: str  # v5e:4x8, v4:..., v5p:2x2x4, v6e:..., h100:8, cpu:2.
+  batch: int = 64  # Rows of a step: responses, so that a pair is two.
+  length: int = 1024  # Tokens of a row, prompt and response.
+  mesh: str = 'fsdp:-1'  # Devices by axis: data, fsdp, tensor; -1: the rest.
+  chunk_size: int = 128  # Columns whose logits exist at one time; 0: all.
+  num_microbatches: int = 1  # Parts that a batch is taken in.
+  dtype: Literal['float32', 'bfloat16'] = 'bfloat16'  # Of activations.
+  # Recompute activations in the backward pass; without it they are all held.
+  remat: bool = True
+  utilisation: float = 0.4  # Share of the chips' peak that times are told at.
+  epoch_rows: int = 0  # Rows of the data, for the chip-hours of an epoch.
+  json: bool = False  # Print JSON: a list of programs.
+
+
+def plan(cfg: Plan) -> None:
+  """Plans; see `Plan`."""
+  if cfg.batch < 1 or cfg.chunk_size < 0 or cfg.num_microbatches < 1 or not (
+      0 < cfg.utilisation <= 1) or cfg.epoch_rows < 0:
+    raise InputError(
+        f'batch={cfg.batch}, chunk_size={cfg.chunk_size}, num_microbatches='
+        f'{cfg.num_microbatches}, utilisation={cfg.utilisation}, epoch_rows='
+        f'{cfg.epoch_rows}: counts are 1 or more (0 for none), and utilisation '
+        'is in (0, 1]')
+  topology = plan_lib.parse_topology(cfg.topology)
+  config = dataclasses.replace(
+      read_config(cfg.model), dtype=cfg.dtype, remat=cfg.remat,
+      scan_layers=True)
+  shape = plan_lib.Shape(cfg.batch, cfg.length, cfg.chunk_size or None,
+                         cfg.num_microbatches)
+  found = plan_lib.plan(cfg.method, config, shape, topology, cfg.mesh,
+                        utilisation=cfg.utilisation)
+  if cfg.json:
+    print(json.dumps([
+        program._asdict() | {'topology': topology.name} for program in found],
+        indent=2))
+  else:
+    show(cfg, config, topology, found)
+  sys.stdout.flush()
+  if not all(program.fits for program in found):
+    sys.exit(1)
+
+
+def read_config(model: str) -> ModelConfig:
+  """The shape of a folder, or of a name.
+
+  Raises:
+    InputError: it is neither.
+  """
+  name = presets.ALIASES.get(model.lower(), model.lower())
+  if name in presets.PRESETS:
+    return presets.PRESETS[name]
+  if not pathlib.Path(model).is_dir():
+    raise InputError(
+        f'model={model} is neither a folder nor one of '
+        f'{", ".join([*presets.ALIASES, *presets.PRESETS])}')
+  return hf.read_config(model)
+
+
+def show(cfg: Plan, config: ModelConfig, topology, found) -> None:
+  """The table, and what would help where it does not fit."""
+  console = metrics.Console()
+  count = presets.count_parameters(config)
+  how = 'compiled' if found[0].is_compiled else (
+      'ESTIMATED: there is no compiler for this topology here')
+  console.note(f'{cfg.method} of {cfg.model} ({count:,} parameters), '
+               f'{cfg.batch} rows of {cfg.length} tokens, on {topology.name} '
+               f'({topology.num_chips} chips), mesh {cfg.mesh}; {how}')
+  names = list(found[-1].roles)
+  console.table(
+      'GiB on each chip',
+      ['program', *names, 'temporaries', 'peak', 'limit', 'fits',
+       'compiled in'],
+      [[p.name, *(f'{p.roles.get(n, 0):.2f}' for n in names),
+        f'{p.temporaries_gib:.2f}', f'{p.peak_gib:.2f}', f'{p.limit_gib:.2f}',
+        'yes' if p.fits else 'NO', f'{p.compile_seconds:.0f} s']
+       for p in found])
+  total = sum(p.seconds for p in found)
+  tokens = cfg.batch * cfg.length / total
+  text = (f'a step: {sum(p.tflops for p in found):,.1f} TFLOP, {total:.2f} s '
+          f'and {tokens:,.0f} tokens/s at {cfg.utilisation:.0%} of the peak')
+  if cfg.epoch_rows:
+    hours = cfg.epoch_rows / cfg.batch * total * topology.num_chips / 3600
+    text += f'; an epoch of {cfg.epoch_rows:,} rows: {hours:,.1f} chip-hours'
+  console.note(text)
+  worst = max(found, key=lambda p: p.peak_gib - p.limit_gib)
+  if not worst.fits:
+    console.note(f'{worst.name} does not fit by '
+                 f'{worst.peak_gib - worst.limit_gib:.2f} GiB a chip; '
+                 + advice(cfg, worst))
+
+
+def advice(cfg: Plan, program) -> str:
+  """What would help, the cheapest first."""
+  held = sum(program.roles.values())
+  if held > program.limit_gib:
+    return (f'weights and optimizer alone take {held:.2f}: more chips, or '
+            'adapters over a frozen base')
+  tips = []
+  if not cfg.remat:
+    tips.append('--remat')
+  if cfg.chunk_size == 0 or cfg.chunk_size > 128:
+    tips.append('--chunk-size 128')
+  tips += [f'--num-microbatches {2 * cfg.num_microbatches}',
+           f'--batch {cfg.batch // 2}', 'more chips']
+  return f'what would help: {", ".join(tips)}'

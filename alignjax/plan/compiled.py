@@ -1,0 +1,116 @@
+"""Each program's bytes on a chip: compiled where it can be, else estimated."""
+
+import re
+import time
+from typing import NamedTuple
+
+import jax
+
+from alignjax import sharding
+from alignjax.models import ModelConfig
+from alignjax.plan import chips
+from alignjax.plan import cost
+from alignjax.plan import programs
+
+
+class Measured(NamedTuple):
+  """What one program needs of each chip, in GiB."""
+
+  name: str
+  peak_gib: float        # While it runs, with all that lies beside it.
+  limit_gib: float       # Of the chip.
+  fits: bool
+  roles: dict[str, float]  # Policy, optimizer, reference, batch.
+  temporaries_gib: float   # Activations, gradients, gathered weights.
+  is_compiled: bool      # Else an estimate by arithmetic.
+  compile_seconds: float
+  tflops: float          # That the model needs, of all chips together.
+  seconds: float         # At the stated utilisation.
+  tokens_per_second: float
+
+
+def plan(
+    method: str, config: ModelConfig, shape: programs.Shape,
+    topology: chips.Topology, mesh: str = 'fsdp:-1', *,
+    utilisation: float = 0.4,
+) -> list[Measured]:
+  """Compiles every program of a method, and says what it needs.
+
+  Args:
+    method: 'sft', 'reward' or 'dpo'.
+    config: of the model; use remat and scanned layers for large ones.
+    shape: rows, length and chunks.
+    topology: what is to be rented.
+    mesh: as `sharding.make_mesh` reads it.
+    utilisation: share of the chips' peak that times are quoted at.
+
+  Returns:
+    A `Measured` for each program, in the order in which they run. Without a
+    compiler for the topology they are estimates, and say so.
+
+  Raises:
+    InputError: what cannot be laid out, with the nearest that can.
+  """
+  devices = chips.devices_of(topology)
+  is_compiled = devices is not None
+  layout = sharding.make_mesh(
+      mesh, devices if is_compiled else _stand_ins(topology.num_chips))
+  found = programs.of_method(method, config, shape, layout)
+  return [_measure(p, config, shape, topology, layout, utilisation,
+                   is_compiled) for p in found]
+
+
+def _measure(program, config, shape, topology, mesh, utilisation,
+             is_compiled) -> Measured:
+  """One program's needs."""
+  roles = {name: cost.shard_bytes(tree) / cost.GIB
+           for name, tree in program.roles.items()}
+  started = time.monotonic()
+  if is_compiled:
+    temporaries = _temporaries(program)
+  else:
+    rows = shape.rows // sharding.num_batch_shards(
+        mesh) // shape.num_microbatches
+    is_training = program.name == 'train_step'
+    temporaries = cost.activation_gib(
+        config, max(1, rows), shape.length, is_training=is_training,
+        chunk_size=shape.chunk_size)
+    temporaries += roles['policy'] if is_training else 0  # Gradients.
+  _, needed = cost.flops(config, program.work)
+  peak = sum(roles.values()) + temporaries
+  seconds = cost.seconds(needed, topology.num_chips,
+                         topology.chip.bf16_tflops, utilisation)
+  tokens = shape.rows * shape.length
+  return Measured(
+      program.name, peak, topology.chip.hbm_gib, peak <= topology.chip.hbm_gib,
+      roles, temporaries, is_compiled, time.monotonic() - started,
+      needed / 1e12, seconds, tokens / seconds)
+
+
+def _temporaries(program: programs.Program) -> float:
+  """GiB beyond the arguments, as the compiler reports them; inf if too many."""
+  with chips.quiet():
+    try:
+      compiled = program.function.lower(*program.arguments).compile()
+    except jax.errors.JaxRuntimeError as error:
+      return _said(str(error))
+  found = compiled.memory_analysis()
+  peak = getattr(found, 'peak_memory_in_bytes', 0) or (
+      found.argument_size_in_bytes + found.temp_size_in_bytes
+      + found.output_size_in_bytes - found.alias_size_in_bytes)
+  return max(0.0, peak - found.argument_size_in_bytes) / cost.GIB
+
+
+def _said(message: str) -> float:
+  """GiB of temporaries in the compiler's own refusal."""
+  found = re.search(r'required for HLO temporaries \(([\d.]+)G\)', message)
+  if found is None:
+    found = re.search(r'Used ([\d.]+)G of', message)
+  if found is None:
+    raise RuntimeError(message)
+  return float(found.group(1))
+
+
+def _stand_ins(count: int) -> list:
+  """Something to lay a mesh over where there is no compiler."""
+  return jax.devices('cpu')[:1] * count

@@ -1,0 +1,142 @@
+"""Plans: the run's own programs, over shapes; what does not exist is named."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from alignjax import hf
+from alignjax import plan
+from alignjax import sharding
+from alignjax import train
+from alignjax.commands import plan as command
+from alignjax.models import CausalLM
+from alignjax.models import presets
+from alignjax.plan import cost
+from alignjax.plan import programs
+from alignjax.types import InputError
+
+TINY = dataclasses.replace(
+    presets.PRESETS['smollm2-135m'], vocab_size=64, hidden_size=16,
+    intermediate_size=32, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=4,
+    scan_layers=True, remat=True)
+SHAPE = plan.Shape(rows=16, length=32, chunk_size=None)
+
+
+@pytest.mark.parametrize('name, count', [
+    ('llama-2-7b', 6_738_415_616), ('llama-2-70b', 68_976_648_192),
+    ('llama-3.2-1b', 1_235_814_400), ('smollm2-135m', 134_515_008)])
+def test_presets_have_the_parameters_of_their_namesakes(name, count):
+  assert presets.count_parameters(presets.PRESETS[name]) == count
+
+
+def test_parameters_are_counted_as_the_model_has_them():
+  for tied in (True, False):
+    config = dataclasses.replace(TINY, tie_embeddings=tied)
+    params = jax.eval_shape(CausalLM(config).init, jax.random.key(0))
+    assert presets.count_parameters(config) == sum(
+        x.size for x in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize('method, names', [
+    ('sft', ['train_step']), ('reward', ['train_step']),
+    ('dpo', ['reference', 'train_step'])])
+def test_every_program_is_compiled_and_weighed(method, names):
+  found = plan.plan(method, TINY, SHAPE, plan.parse_topology('cpu:8'))
+  assert [p.name for p in found] == names
+  for program in found:
+    assert program.is_compiled and program.fits
+    assert program.temporaries_gib > 0
+    assert program.peak_gib == pytest.approx(
+        sum(program.roles.values()) + program.temporaries_gib)
+
+
+def test_roles_weigh_what_their_shards_hold():
+  found, = plan.plan('sft', TINY, SHAPE, plan.parse_topology('cpu:8'),
+                     'data:8')
+  count = presets.count_parameters(TINY)
+  assert found.roles['policy'] * cost.GIB == 4 * count  # On every chip, whole.
+  assert found.roles['optimizer'] * cost.GIB == pytest.approx(
+      8 * count, rel=0.01)
+  split, = plan.plan('sft', TINY, SHAPE, plan.parse_topology('cpu:8'))
+  assert split.roles['policy'] < found.roles['policy'] / 4
+
+
+def test_what_is_planned_is_what_is_run():
+  """The planned arguments have the shapes and shardings of a real state."""
+  mesh = sharding.make_mesh('fsdp:8')
+  program, = programs.of_method('sft', TINY, SHAPE, mesh)
+  model = CausalLM(TINY)
+  state, _ = train.init_state(
+      model.init(jax.random.key(0)), model.axes(),
+      train.make_optimizer(1e-5, 1_000), mesh=mesh, seed=0)
+  planned, batch = program.arguments
+  same = jax.tree.map(
+      lambda a, b: a.shape == b.shape and a.dtype == b.dtype
+      and a.sharding.is_equivalent_to(b.sharding, a.ndim), planned, state)
+  assert all(jax.tree.leaves(same))
+  full = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), batch)
+  program.function(state, sharding.put(full, sharding.batch_sharding(mesh)))
+  assert program.function._cache_size() == 1
+
+
+def test_without_a_compiler_it_is_an_estimate_and_says_so(capsys):
+  found, = plan.plan('sft', TINY, SHAPE, plan.parse_topology('h100:4'))
+  assert not found.is_compiled and found.peak_gib > sum(found.roles.values())
+  command.plan(command.Plan(method='sft', model='135m', topology='h100:4',
+                            batch=8))
+  assert 'ESTIMATED' in capsys.readouterr().err
+
+
+def test_flops_of_a_forward_pass_are_twice_its_weights_and_its_attention():
+  weights = presets.count_parameters(TINY)
+  once = cost.matmul_flops(TINY, 3, 8)
+  assert once == 2 * weights * 24 + 2 * 2 * 4 * 4 * 3 * 64
+  assert cost.flops(TINY, cost.Work(3, 8, 4.0, 3.0)) == (4 * once, 3 * once)
+
+
+def test_what_does_not_fit_ends_in_status_one_with_advice(capsys):
+  with pytest.raises(SystemExit) as stop:
+    command.plan(command.Plan(model='70b', topology='h100:8', batch=16))
+  assert stop.value.code == 1
+  said = ' '.join(capsys.readouterr().err.split())
+  assert 'does not fit by' in said and 'adapters' in said
+
+
+def test_json_is_a_list_of_programs(capsys):
+  command.plan(command.Plan(model='135m', topology='h100:8', batch=16,
+                            json=True))
+  found = json.loads(capsys.readouterr().out)
+  assert [p['name'] for p in found] == ['reference', 'train_step']
+  assert {'name', 'peak_gib', 'limit_gib', 'fits'} <= found[0].keys()
+
+
+def test_a_folder_s_shape_is_read_without_its_weights(tmp_path):
+  config = dataclasses.replace(TINY, scan_layers=False, remat=False)
+  params = CausalLM(config).init(jax.random.key(0))
+  hf.save_model(tmp_path, config, params)
+  (tmp_path / 'model.safetensors').unlink()
+  assert command.read_config(str(tmp_path)).hidden_size == 16
+
+
+@pytest.mark.parametrize('topology, says', [
+    ('v5e:3x3', 'v5e:2x4'), ('v5p:4x4', 'v5p:2x2x4'), ('v7:2x2', "'v7'"),
+    ('v5e:', 'no shape'), ('v5e:axb', 'no shape'), ('h100:2x4', 'h100:8'),
+    ('v5e:0x4', 'no shape')])
+def test_a_topology_that_does_not_exist_has_neighbours(topology, says):
+  with pytest.raises(InputError, match=says):
+    plan.parse_topology(topology)
+
+
+@pytest.mark.parametrize('change, says', [
+    (dict(batch=12), 'use 16'), (dict(batch=24), 'use 16 or 32'),
+    (dict(mesh='fsdp:3'), 'does not cover 8'),
+    (dict(mesh='tensor:8'), '3 key heads; use tensor:3'),
+    (dict(length=9_000), '8192'), (dict(model='2b'), '135m, 1b'),
+    (dict(batch=0), 'batch=0'), (dict(utilisation=1.5), 'utilisation=1.5')])
+def test_what_cannot_be_laid_out_is_named_with_the_nearest(change, says):
+  settings = dict(model='135m', topology='h100:8', batch=16) | change
+  with pytest.raises(InputError, match=says):
+    command.plan(command.Plan(**settings))

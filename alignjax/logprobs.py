@@ -19,6 +19,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from alignjax import partitioning
+
 
 def token_logprobs(
     hidden: jax.Array,
@@ -272,14 +274,40 @@ def logits(
     softcap: c > 0 bounds the logits before τ, as c tanh(z / c); None does not.
   """
   chex.assert_scalar_positive(temperature)
+  states, table, names = _laid_out(states, unembedding)
   # The cast is inside the chunk, so that over the chunks the gradient of a
   # float32 unembedding is summed in float32, whatever the matmul runs in.
-  z = jnp.einsum('...d,vd->...v', states, unembedding.astype(states.dtype),
+  z = jnp.einsum('...d,vd->...v', states, table,
                  preferred_element_type=jnp.float32)
+  z = partitioning.constrain(z, *names)
   if softcap is not None:
     chex.assert_scalar_positive(softcap)
     z = softcap * jnp.tanh(z / softcap)
   return z / temperature
+
+
+def _laid_out(states: jax.Array, table: jax.Array):
+  """(states, table, names of the logits' dimensions) for the matmul.
+
+  Over fsdp, rows of states and columns of the table are split. One of the two
+  must be gathered: whichever has fewer rows. Where it is the states, each
+  device has all rows' logits for its part of the vocabulary.
+  """
+  mesh, names = partitioning.current_mesh(), ('vocab', 'embed')
+  rows = ('batch', *(None,) * (states.ndim - 2)) if states.ndim > 1 else ()
+  if mesh is not None and mesh.shape['fsdp'] > 1:
+    shards = mesh.shape['fsdp'] * mesh.shape['tensor']
+    if states.size < table.size and table.shape[0] % shards == 0:
+      gathered = ('rows', *rows[1:]) if rows else ()
+      return (
+          partitioning.reshard(states, (*gathered, None), (*rows, None)),
+          partitioning.constrain(  # Its gradient is made there, then moves.
+              partitioning.reshard(table.astype(states.dtype),
+                                   ('vocab_shard', None), names),
+              'vocab_shard', None),
+          (*gathered, 'vocab_shard'))
+  return (states, partitioning.whole(table, states.dtype, *names),
+          (*rows, 'vocab'))
 
 
 def _log_softmax(

@@ -1,4 +1,4 @@
-"""One mesh, one table of logical axis rules, and the shardings they imply."""
+"""One mesh, and the shardings that the rules of `partitioning` imply on it."""
 
 from collections.abc import Sequence
 import contextlib
@@ -14,28 +14,13 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
 import numpy as np
 
+from alignjax import partitioning
+from alignjax.partitioning import AXES
+from alignjax.partitioning import RULES
 from alignjax.types import InputError
 
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-
-AXES = ('data', 'fsdp', 'tensor')
-
-# Logical axis of a parameter or batch → mesh axes, first come first served:
-# a mesh axis already taken by an earlier dimension of the array is skipped.
-RULES: dict[str, tuple[str, ...]] = {
-    'batch': ('data', 'fsdp'),
-    'vocab': ('tensor',),
-    'heads': ('tensor',),
-    'kv_heads': ('tensor',),
-    'mlp': ('tensor',),
-    'embed': ('fsdp',),
-    'head_dim': (),
-    'layers': (),
-    'positions': (),
-    'rank': (),
-    'norm': (),
-}
 
 
 def use_cpu() -> None:
@@ -123,18 +108,6 @@ def num_batch_shards(mesh: Mesh) -> int:
   return math.prod(mesh.shape[axis] for axis in RULES['batch'])
 
 
-def _spec(axes: PartitionSpec, shape: tuple[int, ...], mesh: Mesh):
-  """Mesh axes of one array: no axis twice, none that does not divide."""
-  taken, dimensions = set(), []
-  for name, size in zip(axes, shape, strict=True):
-    chosen = tuple(a for a in RULES[name] if a not in taken)
-    if size % math.prod(mesh.shape[a] for a in chosen):
-      chosen = ()  # Three heads over two devices: each holds all three.
-    taken.update(chosen)
-    dimensions.append(chosen[0] if len(chosen) == 1 else chosen or None)
-  return PartitionSpec(*dimensions)
-
-
 def tree_shardings(
     mesh: Mesh, axes: chex.ArrayTree, shapes: chex.ArrayTree
 ) -> chex.ArrayTree:
@@ -151,7 +124,8 @@ def tree_shardings(
     is not split; no mesh axis is used twice in one array.
   """
   return jax.tree.map(
-      lambda names, x: NamedSharding(mesh, _spec(names, x.shape, mesh)),
+      lambda names, x: NamedSharding(
+          mesh, partitioning.spec(names, x.shape, mesh)),
       axes, shapes, is_leaf=lambda x: isinstance(x, PartitionSpec))
 
 

@@ -43,7 +43,7 @@ class Config(runs.RunConfig):
   num_prompts: int = 1_000     # Prompts of the train split.
   num_test_prompts: int = 1_000  # Prompts of the test split.
   num_samples: int = 4         # Responses to each prompt, K.
-  reward_steps: int = 150      # Of each reward model.
+  reward_steps: int = 500      # Of each reward model.
   sample_batch: int = 256      # Responses sampled at one time.
 
 

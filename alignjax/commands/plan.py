@@ -34,6 +34,7 @@ class Plan:
   length: int = 1024  # Tokens of a row, prompt and response.
   mesh: str = 'fsdp:-1'  # Devices by axis: data, fsdp, tensor; -1: the rest.
   chunk_size: int = 128  # Columns whose logits exist at one time; 0: all.
+  attention_block: int = 128  # Queries whose scores exist at one time; 0: all.
   num_microbatches: int = 1  # Parts that a batch is taken in.
   dtype: Literal['float32', 'bfloat16'] = 'bfloat16'  # Of activations.
   # Recompute activations in the backward pass; without it they are all held.
@@ -55,7 +56,7 @@ def plan(cfg: Plan) -> None:
   topology = plan_lib.parse_topology(cfg.topology)
   config = dataclasses.replace(
       read_config(cfg.model), dtype=cfg.dtype, remat=cfg.remat,
-      scan_layers=True)
+      scan_layers=True, attention_block=cfg.attention_block or None)
   shape = plan_lib.Shape(cfg.batch, cfg.length, cfg.chunk_size or None,
                          cfg.num_microbatches)
   found = plan_lib.plan(cfg.method, config, shape, topology, cfg.mesh,

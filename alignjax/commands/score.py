@@ -9,6 +9,7 @@ import numpy as np
 from alignjax import data
 from alignjax import hf
 from alignjax import metrics
+from alignjax import partitioning
 from alignjax import scoring
 from alignjax import sharding
 from alignjax.commands import common
@@ -117,8 +118,9 @@ def _make_response_logprobs(model: CausalLM, mesh, shardings) -> Callable:
         chunk_size=_CHUNK)
 
   by_row = sharding.batch_sharding(mesh)
-  return jax.jit(response_logprobs, in_shardings=(shardings, by_row),
-                 out_shardings=by_row)
+  return partitioning.jit(
+      response_logprobs, mesh, in_shardings=(shardings, by_row),
+      out_shardings=by_row)
 
 
 def _to_score(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from alignjax import logprobs as logprobs_lib
+from alignjax import partitioning
 from alignjax import sharding
 from alignjax.data import prompt_batches
 from alignjax.data import TokenizedPrompt
@@ -100,8 +101,8 @@ def make_sequence_kl(
     return jnp.sum(kl, axis=1, where=trajectory.response_mask)
 
   rows = sharding.batch_sharding(mesh)
-  return jax.jit(
-      sequence_kl, in_shardings=(param_shardings, param_shardings, rows),
+  return partitioning.jit(
+      sequence_kl, mesh, in_shardings=(param_shardings, param_shardings, rows),
       out_shardings=rows)
 
 

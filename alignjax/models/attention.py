@@ -68,6 +68,7 @@ def within(
 def attend(
     query: jax.Array, key: jax.Array, value: jax.Array, seen: jax.Array, *,
     scale: float | None = None, softcap: float | None = None,
+    block: int | None = None,
 ) -> jax.Array:
   """Grouped-query attention with a float32 softmax.
 
@@ -78,19 +79,36 @@ def attend(
     seen: [B, T, S] bool.
     scale: of the scores; 1/√head_dim if None.
     softcap: c > 0 bounds the scores, as c tanh(score / c); None does not.
+    block: queries whose scores exist at one time, [B, H, block, S]; they are
+      made again in the backward pass. None, or T not above it, is all at once.
 
   Returns:
     [B, T, H, head_dim] as query. Columns that `seen` hides change nothing.
   """
   batch, length, heads, head_dim = query.shape
-  groups = heads // key.shape[2]
-  query = query.reshape(batch, length, -1, groups, head_dim)
-  scores = jnp.einsum('btkgd,bskd->bkgts', query, key,
-                      preferred_element_type=jnp.float32)
-  scores *= head_dim**-0.5 if scale is None else scale
-  if softcap is not None:
-    scores = softcap * jnp.tanh(scores / softcap)
-  scores = jnp.where(seen[:, None, None], scores, _NEVER)
-  weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-  mixed = jnp.einsum('bkgts,bskd->btkgd', weights, value)
-  return mixed.reshape(batch, length, heads, head_dim)
+  query = query.reshape(batch, length, key.shape[2], -1, head_dim)
+  scale = head_dim**-0.5 if scale is None else scale
+
+  def mixed(query, seen):
+    scores = jnp.einsum('btkgd,bskd->bkgts', query, key,
+                        preferred_element_type=jnp.float32) * scale
+    if softcap is not None:
+      scores = softcap * jnp.tanh(scores / softcap)
+    scores = jnp.where(seen[:, None, None], scores, _NEVER)
+    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
+    return jnp.einsum('bkgts,bskd->btkgd', weights, value)
+
+  if block is None or length <= block:
+    return mixed(query, seen).reshape(batch, length, heads, head_dim)
+  count = -(-length // block)
+
+  def split(x):
+    pad = [(0, 0)] * x.ndim
+    pad[1] = (0, count * block - length)
+    x = jnp.pad(x, pad).reshape(batch, count, block, *x.shape[2:])
+    return jnp.moveaxis(x, 1, 0)
+
+  y = jax.lax.map(lambda part: jax.checkpoint(mixed)(*part),
+                  (split(query), split(seen)))
+  y = jnp.moveaxis(y, 0, 1).reshape(batch, -1, heads, head_dim)
+  return y[:, :length]

@@ -85,6 +85,7 @@ class ModelConfig:
   dtype: str = 'float32'      # Of activations and matmuls.
   scan_layers: bool = False   # One compiled layer, parameters stacked [L, ...].
   remat: bool = False         # Recompute activations in the backward pass.
+  attention_block: int | None = None  # Queries whose scores exist at one time.
 
   def attention_of(self, layer: int) -> int:
     """Which of `attention` layer `layer` has."""

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from alignjax.models import attention
 from alignjax.models.cache import Cache
 from alignjax.models.config import ModelConfig
+from alignjax.models.quantize import Quantized
 from alignjax.models.transformer import Transformer
 from alignjax.types import InputError
 
@@ -65,7 +66,25 @@ class CausalLM:
       positions = attention.count_positions(attention_mask)
     seen = attention.visible(attention_mask, segments, branches)
     return Transformer(self.config).apply(
-        {'params': params}, tokens, positions, seen)[0]
+        {'params': self._cast(params)}, tokens, positions, seen)[0]
+
+  def _cast(self, params: Params) -> Params:
+    """Stacked matrices in the dtype of the matmuls.
+
+    Cast before the loop over layers, so that their gradients, which come out
+    of matmuls in that dtype, are stacked in it as well: float32 exists one
+    leaf at a time, in the optimizer.
+    """
+    if not self.config.scan_layers:
+      return params
+
+    def cast(path, x):
+      is_matrix = (not isinstance(x, Quantized) and x.ndim > 2
+                   and not path[-1].key.endswith('norm'))
+      return x.astype(self.config.dtype) if is_matrix else x
+
+    return params | {'layers': jax.tree.map_with_path(
+        cast, params['layers'], is_leaf=lambda x: isinstance(x, Quantized))}
 
   def _check_length(self, length: int) -> None:
     """Learned positions end somewhere, and jax would repeat the last one."""

@@ -19,6 +19,8 @@ from alignjax.models import rope
 from alignjax.models.config import ModelConfig
 from alignjax.models.quantize import dequantize
 from alignjax.models.quantize import Quantized
+from alignjax.partitioning import constrain
+from alignjax.partitioning import whole
 
 _ACTIVATIONS = {
     'silu': jax.nn.silu,
@@ -75,19 +77,24 @@ class _Block(nn.Module):
   def _linear(self, name, x, shape, axes, *, inputs=1, bias=False):
     """[B, T, in] by the matrix `name` [in..., out...], with what it has."""
     fan_in = math.prod(shape[:inputs])
-    flat = lambda kernel, inputs: kernel.reshape(-1, *kernel.shape[inputs:])
+    def flat(kernel, axes, inputs):
+      kernel = whole(kernel, x.dtype, *axes)
+      return kernel.reshape(-1, *kernel.shape[inputs:])
+
     quantized = (self.has_variable('params', name)
                  and self.get_variable('params', name))
     if isinstance(quantized, Quantized):
       # Made anew in the backward pass: what is kept is the quantized matrix.
       y = jax.checkpoint(lambda x, q: project(
-          x, flat(dequantize(q, x.dtype), inputs)))(x, quantized)
+          x, flat(dequantize(q, x.dtype), axes, inputs)))(x, quantized)
     else:
-      y = project(x, flat(self._weight(name, shape, axes, fan_in), inputs))
+      weight = self._weight(name, shape, axes, fan_in)
+      y = project(x, flat(weight, axes, inputs))
     lora = self.config.lora
     if lora is not None and name in lora.targets:
       a, b = self._adapter(name, shape, axes, inputs)
-      y += lora.scale * project(project(x, flat(a, inputs)), b)
+      low = project(x, flat(a, (*axes[:inputs], 'rank'), inputs))
+      y += lora.scale * project(low, flat(b, ('rank', *axes[inputs:]), 1))
     if bias:
       y += self._bias(f'{name}_bias', shape[inputs:], tuple(
           'norm' if axis == 'embed' else axis for axis in axes[inputs:])
@@ -138,18 +145,21 @@ class Layer(_Block):
     mixed, layer_cache = self._attend(
         entry('attention_norm', x), View(*(of[kind] for of in view)),
         layer_cache, column)
-    after = x + leave('post_attention_norm', mixed)
+    after = constrain(x + leave('post_attention_norm', mixed),
+                      'batch', None, None)
     thought = self._mlp(entry('mlp_norm', x if self.config.parallel else after))
-    return after + leave('post_mlp_norm', thought), layer_cache
+    y = after + leave('post_mlp_norm', thought)
+    return constrain(y, 'batch', None, None), layer_cache
 
   def _attend(self, x, view, layer_cache, column):
     c = self.config
     d, hd = c.hidden_size, c.head_dim
 
     def heads(name, count, axis):
-      return self._linear(
+      y = self._linear(
           name, x, (d, count, hd), ('embed', axis, 'head_dim'),
           bias=c.attention_bias != 'none')
+      return constrain(y, 'batch', None, axis, None)
 
     def normed(name, y, axis):
       if c.qk_norm == 'none':
@@ -169,7 +179,8 @@ class Layer(_Block):
       key, value = layer_cache
     mixed = attention.attend(query, key, value, view.seen,
                              scale=c.attention_scale,
-                             softcap=c.attention_softcap)
+                             softcap=c.attention_softcap,
+                             block=c.attention_block)
     y = self._linear(
         'out', mixed.reshape(*mixed.shape[:2], -1), (c.num_heads, hd, d),
         ('heads', 'head_dim', 'embed'), inputs=2,
@@ -213,7 +224,10 @@ class Transformer(_Block):
     embed = self._weight('embed', *table)
     if not c.tie_embeddings:
       self._weight('unembed', *table)  # Read by `CausalLM.unembedding`.
-    x = embed[tokens].astype(c.dtype)
+    # Each device looks up its part of the width, for all rows of its data axis:
+    # the table is never gathered, and its gradient is summed in float32.
+    x = embed[constrain(tokens, 'rows', None)].astype(c.dtype)
+    x = constrain(constrain(x, 'rows', None, 'embed'), 'batch', None, None)
     if c.embed_scale != 1.0:
       x *= jnp.asarray(c.embed_scale, c.dtype)  # Rounded: Gemma was so trained.
     if c.learned_positions:

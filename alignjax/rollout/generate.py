@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from alignjax import logprobs as logprobs_lib
+from alignjax import partitioning
 from alignjax import sharding
 from alignjax.models import CausalLM
 from alignjax.models import count_positions
@@ -88,8 +89,9 @@ def make_generate(
   if mesh is None:
     return jax.jit(generate)
   rows, whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
-  return jax.jit(generate, out_shardings=rows,
-                 in_shardings=(param_shardings or whole, rows, whole))
+  return partitioning.jit(
+      generate, mesh, out_shardings=rows,
+      in_shardings=(param_shardings or whole, rows, whole))
 
 
 def _decode(model, params, positions, column, s):

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from alignjax import losses
+from alignjax import partitioning
 from alignjax import scoring
 from alignjax import sharding
 from alignjax.models import CausalLM
@@ -47,8 +48,9 @@ def make_reference(
         rows=pairs.rows, chunk_size=chunk_size)
     return logprobs.reshape(batch.tokens.shape)
 
-  jitted = jax.jit(reference_logprobs, in_shardings=(param_shardings, rows),
-                   out_shardings=rows)
+  jitted = partitioning.jit(
+      reference_logprobs, mesh, in_shardings=(param_shardings, rows),
+      out_shardings=rows)
 
   def annotate(policy, batch: PreferenceBatch) -> PreferenceBatch:
     del policy
@@ -93,8 +95,8 @@ def make_kto_reference(
     return (response_logprobs(model, params, batch).reshape(shape),
             jnp.broadcast_to(kl, shape))
 
-  jitted = jax.jit(
-      reference_and_kl, in_shardings=(None, param_shardings, rows),
+  jitted = partitioning.jit(
+      reference_and_kl, mesh, in_shardings=(None, param_shardings, rows),
       out_shardings=rows)
 
   def annotate(policy, batch: UnpairedBatch) -> UnpairedBatch:
@@ -121,9 +123,9 @@ def make_reward_fn(
     mean: taken off every reward, so that 0 is what good responses get.
   """
   rows = sharding.batch_sharding(mesh)
-  jitted = jax.jit(
+  jitted = partitioning.jit(
       lambda params, tokens, mask, shared: scoring.rewards(
-          model, params, tokens, mask, rows=shared) - mean,
+          model, params, tokens, mask, rows=shared) - mean, mesh,
       in_shardings=(param_shardings, rows, rows, rows), out_shardings=rows)
 
   def reward(tokens, attention_mask, rows=None):

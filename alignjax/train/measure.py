@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 import jax
 
 from alignjax import metrics as metrics_lib
+from alignjax import partitioning
 from alignjax import sharding
 from alignjax.train.step import Objective
 
@@ -33,8 +34,9 @@ def measure(
     return metrics | {'loss': loss}
 
   of_params = jax.tree.map(lambda x: x.sharding, params)
-  jitted = jax.jit(means, in_shardings=(of_params, rows),
-                   out_shardings=sharding.replicated(mesh))
+  jitted = partitioning.jit(
+      means, mesh, in_shardings=(of_params, rows),
+      out_shardings=sharding.replicated(mesh))
   sums = None
   for batch in batches:
     batch = sharding.put(batch, rows)

@@ -23,6 +23,7 @@ import optax
 from alignjax import advantages as advantages_lib
 from alignjax import losses
 from alignjax import masked
+from alignjax import partitioning
 from alignjax import rollout
 from alignjax import scoring
 from alignjax import sharding
@@ -268,16 +269,16 @@ def make_online_iteration(
   share = rollout.make_share(
       config.layout, num_samples=config.num_samples,
       prompt_length=prompt_length, mesh=mesh)
-  annotate = jax.jit(
+  annotate = partitioning.jit(
       make_online_annotate(
           model, config, estimate, prompt_length=prompt_length, eos_id=eos_id,
           chunk_size=chunk_size),
-      in_shardings=(shardings.params, shardings.params, rows, rows),
+      mesh, in_shardings=(shardings.params, shardings.params, rows, rows),
       out_shardings=(rows, whole))
-  update = jax.jit(
+  update = partitioning.jit(
       make_online_update(objective, optimizer, config, make_rows=make_rows,
                          batch_sharding=rows),
-      donate_argnums=0, in_shardings=(shardings, rows),
+      mesh, donate_argnums=0, in_shardings=(shardings, rows),
       out_shardings=(shardings, whole))
 
   def iterate(state, prompts):

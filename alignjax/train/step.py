@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from alignjax import partitioning
 from alignjax import sharding
 from alignjax.models import lora
 from alignjax.train.state import TrainState
@@ -110,7 +111,7 @@ def make_train_step(
   """
   update = make_update(objective, optimizer, num_microbatches=num_microbatches)
   frozen = () if base_shardings is None else (base_shardings,)
-  return jax.jit(
-      update, donate_argnums=0,
+  return partitioning.jit(
+      update, mesh, donate_argnums=0,
       in_shardings=(shardings, sharding.batch_sharding(mesh), *frozen),
       out_shardings=(shardings, sharding.replicated(mesh)))

@@ -15,6 +15,7 @@ import jax
 import optax
 
 from alignjax import adapters
+from alignjax import partitioning
 from alignjax import rollout
 from alignjax import sharding
 from alignjax.adapters import Trainee
@@ -77,19 +78,19 @@ def make_ppo_iteration(
   share = rollout.make_share(
       config.layout, num_samples=config.num_samples,
       prompt_length=prompt_length, mesh=mesh)
-  annotate = jax.jit(
+  annotate = partitioning.jit(
       make_annotate(policy.model, value.model, config, ref_model=ref_model,
                     prompt_length=prompt_length, eos_id=eos_id,
                     chunk_size=chunk_size),
-      in_shardings=(of_policy, of_ref, of_value, everywhere, rows, rows),
+      mesh, in_shardings=(of_policy, of_ref, of_value, everywhere, rows, rows),
       out_shardings=(rows, everywhere))
   frozen = policy.base, value.base
-  update = jax.jit(
+  update = partitioning.jit(
       make_ppo_update(
           policy.model, value.model, policy_optimizer, value_optimizer,
           make_kl_controller(config), config, prompt_length=prompt_length,
           chunk_size=chunk_size, batch_sharding=rows),
-      donate_argnums=0,
+      mesh, donate_argnums=0,
       in_shardings=(shardings, rows, adapters.shardings_of(frozen), rows),
       out_shardings=(shardings, everywhere))
 

@@ -24,6 +24,7 @@ _FLOORS = {
     'init': 0,
     'types': 0,
     'masked': 0,
+    'partitioning': 0,
     'advantages': 1,
     'logprobs': 1,
     'losses': 1,

@@ -15,6 +15,7 @@ import jax
 
 from alignjax import sharding
 from alignjax.models import CausalLM
+from alignjax.models import freeze
 from alignjax.models import lora
 from alignjax.models import ScalarModel
 from alignjax.types import InputError
@@ -40,7 +41,8 @@ class Trainee:
     if self.base is not None:
       return model, self.base, shardings_of(self.base)
     shardings = sharding.tree_shardings(mesh, self.model.axes(), self.params)
-    return model, sharding.put(self.params, shardings), shardings
+    params = freeze(sharding.put(self.params, shardings), model.config.dtype)
+    return model, params, shardings
 
   def merged(self, params: chex.ArrayTree):
     """(model, params) without adapters, of the trained part."""

@@ -59,6 +59,13 @@ class AdapterConfig(RunConfig):
   lora_rank_stabilised: bool = False  # alpha / √rank times instead.
   # Bits of the frozen base's matrices, under adapters: 8, or 4.
   quantize: Literal['none', 'int8', 'nf4'] = 'none'
+  # Of activations and matmuls, and of models that are not trained. What is
+  # trained stays float32.
+  dtype: Literal['float32', 'bfloat16'] = 'float32'
+  # Make activations anew in the backward pass: less memory, more work.
+  remat: bool = False
+  # Queries whose attention scores exist at one time; all if left out.
+  attention_block: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

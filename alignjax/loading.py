@@ -12,6 +12,7 @@ from alignjax import configs
 from alignjax import hf
 from alignjax import sharding
 from alignjax.models import CausalLM
+from alignjax.models import freeze
 from alignjax.models import lora
 from alignjax.models import ScalarModel
 from alignjax.types import InputError
@@ -32,10 +33,12 @@ def load_trainee(
   tokenizer = hf.load_tokenizer(folder)
   if not cfg.lora_rank:
     config, params = hf.load_model(folder, **depth)
+    config = _computed(config, cfg)
     return adapters.full(CausalLM(config), params, folder), tokenizer
   config, base = hf.load_model(
       folder, mesh=mesh, **depth,
       quantize=None if cfg.quantize == 'none' else cfg.quantize)
+  config, base = _computed(config, cfg), freeze(base, cfg.dtype)
   settings = lora.Lora(cfg.lora_rank, cfg.lora_alpha, cfg.lora_targets,
                        cfg.lora_rank_stabilised)
   return adapters.adapted(
@@ -100,15 +103,25 @@ def load_value(
   depth = dict(scan_layers=_is_deep(folder))
   if policy.base is None:
     config, params = hf.load_reward_model(folder, **depth)
+    config = _computed(config, cfg)
     return adapters.full(ScalarModel(config), params, folder)
   config, params = hf.load_reward_model(folder, **depth)
+  config = _computed(config, cfg)
   axes = ScalarModel(config).axes()
-  params = sharding.put(params, sharding.tree_shardings(mesh, axes, params))
+  params = freeze(sharding.put(
+      params, sharding.tree_shardings(mesh, axes, params)), cfg.dtype)
   trainee = adapters.adapted(
       CausalLM(config), params['backbone'], policy.model.config.lora, folder,
       mesh=mesh, key=jax.random.key(cfg.seed)).with_head(jax.random.key(0))
   return dataclasses.replace(
       trainee, params=trainee.params | {'head': params['head']})
+
+
+def _computed(config, cfg: configs.AdapterConfig):
+  """The model's config with the run's dtype and its ways to save memory."""
+  return dataclasses.replace(
+      config, dtype=cfg.dtype, remat=cfg.remat,
+      attention_block=cfg.attention_block)
 
 
 def is_adapter(folder: str | os.PathLike) -> bool:

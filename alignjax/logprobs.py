@@ -293,11 +293,11 @@ def _laid_out(states: jax.Array, table: jax.Array):
   must be gathered: whichever has fewer rows. Where it is the states, each
   device has all rows' logits for its part of the vocabulary.
   """
-  mesh, names = partitioning.current_mesh(), ('vocab', 'embed')
+  names = 'vocab', 'embed'
   rows = ('batch', *(None,) * (states.ndim - 2)) if states.ndim > 1 else ()
-  if mesh is not None and mesh.shape['fsdp'] > 1:
-    shards = mesh.shape['fsdp'] * mesh.shape['tensor']
-    if states.size < table.size and table.shape[0] % shards == 0:
+  if partitioning.splits_weights() and states.size < table.size:
+    mesh = partitioning.current_mesh()
+    if table.shape[0] % (mesh.shape['fsdp'] * mesh.shape['tensor']) == 0:
       gathered = ('rows', *rows[1:]) if rows else ()
       return (
           partitioning.reshard(states, (*gathered, None), (*rows, None)),

@@ -100,6 +100,12 @@ def constrain(x: jax.Array, *names: str | None) -> jax.Array:
   return _pinned(x, mesh, names)
 
 
+def splits_weights() -> bool:
+  """Whether devices hold parts of the weights, of one program's rows."""
+  mesh = current_mesh()
+  return mesh is not None and mesh.shape['fsdp'] > 1
+
+
 def whole(weight: jax.Array, dtype, *names: str | None) -> jax.Array:
   """A weight in the dtype of its matmul, with nothing split over fsdp.
 
@@ -112,8 +118,7 @@ def whole(weight: jax.Array, dtype, *names: str | None) -> jax.Array:
     dtype: of the activations that it meets.
     *names: its logical axes.
   """
-  mesh = current_mesh()
-  if mesh is None or mesh.shape['fsdp'] == 1:
+  if not splits_weights():
     return weight.astype(dtype)
   gathered = tuple(
       None if name and 'fsdp' in RULES[name] else name for name in names)

@@ -38,7 +38,8 @@ _SHARE = Range(0, 1, has_high=True)
 RANGES: dict[str, Range] = dict.fromkeys((
     'num_steps', 'pretrain_steps', 'sft_steps', 'reward_steps',
     'ppo_iterations', 'dpo_steps', 'batch_size', 'max_new_tokens', 'num_epochs',
-    'num_minibatches', 'num_microbatches', 'chunk_size', 'num_documents',
+    'num_minibatches', 'num_microbatches', 'chunk_size', 'attention_block',
+    'num_documents',
     'num_layers', 'hidden_size', 'intermediate_size', 'num_heads',
     'num_samples', 'num_prompts', 'num_test_prompts', 'num_held_out',
     'preference_prompts', 'num_pairs', 'budget', 'ptx_batch_size',

@@ -10,6 +10,7 @@ from alignjax import runs
 from alignjax import sharding
 from alignjax import sources
 from alignjax import train
+from alignjax.models import freeze
 from alignjax.types import InputError
 from experiments import reward
 
@@ -29,7 +30,8 @@ def load(cfg, run: runs.Run, policy: adapters.Trainee) -> Judge:
   trainee = runs.load_value(cfg, folder, policy, run.mesh)
   # All of its own: the value function's are copied, and trained away from it.
   of_trained = sharding.tree_shardings(run.mesh, trainee.axes, trainee.params)
-  params = trainee.whole(sharding.put(trainee.params, of_trained))
+  params = freeze(trainee.whole(sharding.put(trainee.params, of_trained)),
+                  trainee.model.config.dtype)
   reward_fn = rollout.make_reward_fn(
       trainee.model, params, mesh=run.mesh,
       param_shardings=adapters.shardings_of(params),
@@ -119,6 +121,9 @@ def reward_folder(cfg, policy: str) -> str:
   shared = {name: getattr(cfg, name) for name in (
       'data', 'max_length', 'seed', 'mesh', 'plain', 'long_prompts',
       'max_dropped', 'split', 'on_bad_record', 'duplicates')}
+  if isinstance(cfg, runs.AdapterConfig):
+    shared |= {name: getattr(cfg, name) for name in (
+        'dtype', 'remat', 'attention_block')}
   if adapted := lora_settings(cfg):
     shared |= adapted
   model = reward.stage(reward.Config(

@@ -25,7 +25,7 @@ class Plan:
   status 1 if it does not fit. See docs/plan.md.
   """
 
-  method: Literal['sft', 'reward', 'dpo'] = 'dpo'  # Whose programs.
+  method: Literal['sft', 'reward', 'dpo', 'ppo'] = 'dpo'  # Whose programs.
   # A Hugging Face folder (its config.json), or a shape by name: 135m, 1b, 7b,
   # 8b, 13b, 70b, or smollm2-135m, llama-3.2-1b, llama-2-7b, mistral-7b ...
   model: str
@@ -36,6 +36,10 @@ class Plan:
   chunk_size: int = 128  # Columns whose logits exist at one time; 0: all.
   attention_block: int = 128  # Queries whose scores exist at one time; 0: all.
   num_microbatches: int = 1  # Parts that a batch is taken in.
+  num_minibatches: int = 1  # Optimizer steps in a pass over a rollout.
+  num_epochs: int = 2  # Passes over a rollout.
+  max_new_tokens: int = 0  # Of a row, in a rollout; 0: half of it.
+  lora_rank: int = 0  # Adapters over a frozen base; 0 trains all weights.
   dtype: Literal['float32', 'bfloat16'] = 'bfloat16'  # Of activations.
   # Recompute activations in the backward pass; without it they are all held.
   remat: bool = True
@@ -58,7 +62,9 @@ def plan(cfg: Plan) -> None:
       read_config(cfg.model), dtype=cfg.dtype, remat=cfg.remat,
       scan_layers=True, attention_block=cfg.attention_block or None)
   shape = plan_lib.Shape(cfg.batch, cfg.length, cfg.chunk_size or None,
-                         cfg.num_microbatches)
+                         cfg.num_microbatches, cfg.lora_rank,
+                         cfg.max_new_tokens, cfg.num_minibatches,
+                         cfg.num_epochs)
   found = plan_lib.plan(cfg.method, config, shape, topology, cfg.mesh,
                         utilisation=cfg.utilisation)
   if cfg.json:
@@ -97,7 +103,7 @@ def show(cfg: Plan, config: ModelConfig, topology, found) -> None:
   console.note(f'{cfg.method} of {cfg.model} ({count:,} parameters), '
                f'{cfg.batch} rows of {cfg.length} tokens, on {topology.name} '
                f'({topology.num_chips} chips), mesh {cfg.mesh}; {how}')
-  names = list(found[-1].roles)
+  names = list(dict.fromkeys(n for p in found for n in p.roles))
   console.table(
       'GiB on each chip',
       ['program', *names, 'temporaries', 'peak', 'limit', 'fits',

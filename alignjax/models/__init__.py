@@ -5,8 +5,9 @@ from alignjax.models.attention import visible
 from alignjax.models.cache import Cache
 from alignjax.models.cache import make_cache
 from alignjax.models.config import ModelConfig
+from alignjax.models.frozen import freeze
 from alignjax.models.language import CausalLM
 from alignjax.models.language import ScalarModel
 
 __all__ = ['Cache', 'CausalLM', 'ModelConfig', 'ScalarModel',
-           'count_positions', 'make_cache', 'visible']
+           'count_positions', 'freeze', 'make_cache', 'visible']

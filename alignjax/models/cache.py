@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from alignjax import partitioning
 from alignjax.models.config import ModelConfig
 
 
@@ -22,9 +23,14 @@ Cache = dict[str, LayerCache]
 def make_cache(config: ModelConfig, batch_size: int, length: int) -> Cache:
   """An empty cache for `batch_size` rows of `length` columns."""
   shape = (batch_size, length, config.num_kv_heads, config.head_dim)
-  empty = lambda *lead: LayerCache(
-      jnp.zeros((*lead, *shape), config.dtype),
-      jnp.zeros((*lead, *shape), config.dtype))
+  lies = ('batch', None, 'kv_heads', None)
+
+  def empty(*lead):
+    names = ('layers',) * len(lead) + lies
+    zeros = lambda: partitioning.constrain(
+        jnp.zeros((*lead, *shape), config.dtype), *names)
+    return LayerCache(zeros(), zeros())
+
   if config.scan_layers:
     return {'layers': empty(config.num_layers)}
   return {f'layers_{i}': empty() for i in range(config.num_layers)}

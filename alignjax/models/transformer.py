@@ -20,6 +20,7 @@ from alignjax.models.config import ModelConfig
 from alignjax.models.quantize import dequantize
 from alignjax.models.quantize import Quantized
 from alignjax.partitioning import constrain
+from alignjax.partitioning import splits_weights
 from alignjax.partitioning import whole
 
 _ACTIVATIONS = {
@@ -65,6 +66,32 @@ def project(x: jax.Array, kernel: jax.Array) -> jax.Array:
   return flat.reshape(*x.shape[:-1], *kernel.shape[1:])
 
 
+def multiply(
+    x: jax.Array, kernel: jax.Array, axes: tuple[str, ...], inputs: int
+) -> jax.Array:
+  """[B, T, in] by [in..., out...] over the mesh: the smaller one travels.
+
+  In training that is the kernel, gathered for one layer at a time; in decoding
+  it is x, one token of all rows, and each device multiplies by the part of the
+  kernel that it has.
+
+  Args:
+    x: [B, T, in], rows over the batch's axes.
+    kernel: in any dtype; used in that of x.
+    axes: the kernel's logical axes.
+    inputs: how many of them are inputs.
+  """
+  flat = lambda k: k.reshape(-1, *k.shape[inputs:])
+  if x.size >= kernel.size or not splits_weights():
+    return project(x, flat(whole(kernel, x.dtype, *axes)))
+  x = constrain(x, 'rows', None, axes[0] if inputs == 1 else None)
+  y = project(x, flat(kernel.astype(x.dtype)))
+  if 'embed' in axes[inputs:]:
+    y = constrain(y, 'rows', None, *axes[inputs:])
+  return constrain(y, 'batch', None, *(
+      None if axis == 'embed' else axis for axis in axes[inputs:]))
+
+
 class _Block(nn.Module):
   """What layers and the decoder are written with: weights, biases, norms."""
 
@@ -77,24 +104,20 @@ class _Block(nn.Module):
   def _linear(self, name, x, shape, axes, *, inputs=1, bias=False):
     """[B, T, in] by the matrix `name` [in..., out...], with what it has."""
     fan_in = math.prod(shape[:inputs])
-    def flat(kernel, axes, inputs):
-      kernel = whole(kernel, x.dtype, *axes)
-      return kernel.reshape(-1, *kernel.shape[inputs:])
-
     quantized = (self.has_variable('params', name)
                  and self.get_variable('params', name))
     if isinstance(quantized, Quantized):
       # Made anew in the backward pass: what is kept is the quantized matrix.
-      y = jax.checkpoint(lambda x, q: project(
-          x, flat(dequantize(q, x.dtype), axes, inputs)))(x, quantized)
+      y = jax.checkpoint(lambda x, q: multiply(
+          x, dequantize(q, x.dtype), axes, inputs))(x, quantized)
     else:
       weight = self._weight(name, shape, axes, fan_in)
-      y = project(x, flat(weight, axes, inputs))
+      y = multiply(x, weight, axes, inputs)
     lora = self.config.lora
     if lora is not None and name in lora.targets:
       a, b = self._adapter(name, shape, axes, inputs)
-      low = project(x, flat(a, (*axes[:inputs], 'rank'), inputs))
-      y += lora.scale * project(low, flat(b, ('rank', *axes[inputs:]), 1))
+      low = multiply(x, a, (*axes[:inputs], 'rank'), inputs)
+      y += lora.scale * multiply(low, b, ('rank', *axes[inputs:]), 1)
     if bias:
       y += self._bias(f'{name}_bias', shape[inputs:], tuple(
           'norm' if axis == 'embed' else axis for axis in axes[inputs:])

@@ -37,7 +37,7 @@ def plan(
   """Compiles every program of a method, and says what it needs.
 
   Args:
-    method: 'sft', 'reward' or 'dpo'.
+    method: 'sft', 'reward', 'dpo' or 'ppo'.
     config: of the model; use remat and scanned layers for large ones.
     shape: rows, length and chunks.
     topology: what is to be rented.
@@ -71,15 +71,19 @@ def _measure(program, config, shape, topology, mesh, utilisation,
   else:
     rows = shape.rows // sharding.num_batch_shards(
         mesh) // shape.num_microbatches
-    is_training = program.name == 'train_step'
+    is_training = program.name in ('train_step', 'update')
     temporaries = cost.activation_gib(
         config, max(1, rows), shape.length, is_training=is_training,
         chunk_size=shape.chunk_size)
     temporaries += roles['policy'] if is_training else 0  # Gradients.
   _, needed = cost.flops(config, program.work)
+  if is_compiled:  # The compiler counts the cache among them.
+    temporaries -= roles.get('kv_cache', 0.0)
   peak = sum(roles.values()) + temporaries
-  seconds = cost.seconds(needed, topology.num_chips,
-                         topology.chip.bf16_tflops, utilisation)
+  seconds = max(
+      cost.seconds(needed, topology.num_chips, topology.chip.bf16_tflops,
+                   utilisation),
+      program.work.reads / (topology.chip.gb_per_s * 1e9))
   tokens = shape.rows * shape.length
   return Measured(
       program.name, peak, topology.chip.hbm_gib, peak <= topology.chip.hbm_gib,
@@ -95,10 +99,11 @@ def _temporaries(program: programs.Program) -> float:
     except jax.errors.JaxRuntimeError as error:
       return _said(str(error))
   found = compiled.memory_analysis()
-  peak = getattr(found, 'peak_memory_in_bytes', 0) or (
-      found.argument_size_in_bytes + found.temp_size_in_bytes
-      + found.output_size_in_bytes - found.alias_size_in_bytes)
-  return max(0.0, peak - found.argument_size_in_bytes) / cost.GIB
+  # What XLA calls the peak leaves temporaries out on CPUs.
+  beside = (found.temp_size_in_bytes + found.output_size_in_bytes
+            - found.alias_size_in_bytes)
+  return max(beside, found.peak_memory_in_bytes
+             - found.argument_size_in_bytes) / cost.GIB
 
 
 def _said(message: str) -> float:

@@ -22,6 +22,7 @@ class Work(NamedTuple):
   length: int
   passes: float  # 1 forward; 3 with the backward pass; 4 with remat.
   useful: float  # The same without recomputation: what a model needs.
+  reads: float = 0.0  # Bytes that a chip must read, one token after another.
 
 
 def matmul_flops(config: ModelConfig, rows: int, length: int) -> float:

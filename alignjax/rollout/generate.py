@@ -54,6 +54,7 @@ def make_generate(
     def draw(hidden, position):
       logits = logprobs_lib.logits(
           hidden, unembedding, softcap=model.config.logit_softcap)
+      logits = partitioning.constrain(logits, 'batch', None)
       at = jax.vmap(jax.random.fold_in, (0, None))(keys, position)
       return sampling.sample(at, logits, temperature=temperature, top_k=top_k,
                              top_p=top_p)

@@ -10,6 +10,7 @@ from alignjax.train.online import make_online_iteration
 from alignjax.train.online import OnlineConfig
 from alignjax.train.online import to_go
 from alignjax.train.optimizer import make_optimizer
+from alignjax.train.ppo import abstract_ppo_state
 from alignjax.train.ppo import init_ppo_state
 from alignjax.train.ppo import make_kl_controller
 from alignjax.train.ppo import make_ppo_iteration
@@ -35,6 +36,7 @@ __all__ = [
            'Stage',
            'Stop',
            'TrainState',
+           'abstract_ppo_state',
            'abstract_state',
            'best_and_worst',
            'fit',

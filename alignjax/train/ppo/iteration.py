@@ -25,7 +25,9 @@ from alignjax.train.ppo.config import make_kl_controller
 from alignjax.train.ppo.config import PPOConfig
 from alignjax.train.ppo.config import PPOState
 from alignjax.train.ppo.update import make_ppo_update
+from alignjax.train.state import abstract_state
 from alignjax.train.state import init_state
+from alignjax.train.state import shaped
 from alignjax.train.step import Metrics
 from alignjax.types import PromptTextBatch
 from alignjax.types import Trajectory
@@ -119,6 +121,23 @@ def _whole_shardings(trainee: Trainee, trained):
   if trainee.base is None:
     return trained
   return lora.join(adapters.shardings_of(trainee.base), trained)
+
+
+def abstract_ppo_state(
+    policy: Trainee, value: Trainee,
+    policy_optimizer: optax.GradientTransformation,
+    value_optimizer: optax.GradientTransformation, config: PPOConfig, *,
+    mesh: jax.sharding.Mesh,
+) -> tuple[PPOState, PPOState]:
+  """(shapes with their shardings, shardings) of a state that is not made."""
+  of_role = lambda role, optimizer: abstract_state(
+      role.params, role.axes, optimizer, mesh=mesh)
+  policy_state, of_policy = of_role(policy, policy_optimizer)
+  value_state, of_value = of_role(value, value_optimizer)
+  kl = jax.eval_shape(make_kl_controller(config).init)
+  of_kl = jax.tree.map(lambda _: sharding.replicated(mesh), kl)
+  return (PPOState(policy_state, value_state, shaped(kl, of_kl)),
+          PPOState(of_policy, of_value, of_kl))
 
 
 def init_ppo_state(

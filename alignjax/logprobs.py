@@ -289,25 +289,21 @@ def logits(
 def _laid_out(states: jax.Array, table: jax.Array):
   """(states, table, names of the logits' dimensions) for the matmul.
 
-  Over fsdp, rows of states and columns of the table are split. One of the two
-  must be gathered: whichever has fewer rows. Where it is the states, each
-  device has all rows' logits for its part of the vocabulary.
+  Over fsdp, rows of states and parts of the table are split. One of the two
+  must be gathered: whichever is smaller. Where it is the states, each device
+  has all rows' logits for its part of the vocabulary.
   """
-  names = 'vocab', 'embed'
   rows = ('batch', *(None,) * (states.ndim - 2)) if states.ndim > 1 else ()
-  if partitioning.splits_weights() and states.size < table.size:
-    mesh = partitioning.current_mesh()
-    if table.shape[0] % (mesh.shape['fsdp'] * mesh.shape['tensor']) == 0:
-      gathered = ('rows', *rows[1:]) if rows else ()
-      return (
-          partitioning.reshard(states, (*gathered, None), (*rows, None)),
-          partitioning.constrain(  # Its gradient is made there, then moves.
-              partitioning.reshard(table.astype(states.dtype),
-                                   ('vocab_shard', None), names),
-              'vocab_shard', None),
-          (*gathered, 'vocab_shard'))
-  return (states, partitioning.whole(table, states.dtype, *names),
-          (*rows, 'vocab'))
+  table, whole = table.astype(states.dtype), ('vocab', None)
+  if not partitioning.splits_weights():
+    return states, table, (*rows, 'vocab')
+  if states.size >= table.size or not partitioning.divides(
+      'vocab_shard', table.shape[0]):
+    return (states, partitioning.reshard(
+        table, whole, partitioning.UNEMBEDDING), (*rows, 'vocab'))
+  gathered = ('rows', *rows[1:]) if rows else ()
+  return (partitioning.reshard(states, (*gathered, None), (*rows, None)),
+          table, (*gathered, 'vocab_shard'))
 
 
 def _log_softmax(

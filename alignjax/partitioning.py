@@ -44,6 +44,10 @@ RULES: dict[str, tuple[str, ...]] = {
     'vocab_shard': ('fsdp', 'tensor'),  # Logits, split as far as they go.
 }
 
+# A table [V, D] for logits: by the vocabulary, or by D where that does not
+# divide.
+UNEMBEDDING = 'vocab_shard', 'embed'
+
 _mesh: contextvars.ContextVar[Mesh | None] = contextvars.ContextVar(
     'mesh', default=None)
 
@@ -104,6 +108,12 @@ def splits_weights() -> bool:
   """Whether devices hold parts of the weights, of one program's rows."""
   mesh = current_mesh()
   return mesh is not None and mesh.shape['fsdp'] > 1
+
+
+def divides(name: str, size: int) -> bool:
+  """Whether a dimension of this name and size is split evenly."""
+  mesh = current_mesh()
+  return size % math.prod(mesh.shape[axis] for axis in RULES[name]) == 0
 
 
 def whole(weight: jax.Array, dtype, *names: str | None) -> jax.Array:

@@ -38,13 +38,20 @@ class Plan:
   num_microbatches: int = 1  # Parts that a batch is taken in.
   num_minibatches: int = 1  # Optimizer steps in a pass over a rollout.
   num_epochs: int = 2  # Passes over a rollout.
-  max_new_tokens: int = 0  # Of a row, in a rollout; 0: half of it.
+  # Of a row, in a rollout, half of it if 0; of each response of a branched
+  # pair, a quarter.
+  max_new_tokens: int = 0
+  # Rows of pairs: one for each response, or prompt | chosen | rejected in one.
+  layout: Literal['padded', 'branched'] = 'padded'
   lora_rank: int = 0  # Adapters over a frozen base; 0 trains all weights.
   dtype: Literal['float32', 'bfloat16'] = 'bfloat16'  # Of activations.
   # Recompute activations in the backward pass; without it they are all held.
   remat: bool = True
   utilisation: float = 0.4  # Share of the chips' peak that times are told at.
   epoch_rows: int = 0  # Rows of the data, for the chip-hours of an epoch.
+  # Search the largest batch that fits, and what to change where none does;
+  # --batch is then not read.
+  fit: bool = False
   json: bool = False  # Print JSON: a list of programs.
 
 
@@ -64,9 +71,12 @@ def plan(cfg: Plan) -> None:
   shape = plan_lib.Shape(cfg.batch, cfg.length, cfg.chunk_size or None,
                          cfg.num_microbatches, cfg.lora_rank,
                          cfg.max_new_tokens, cfg.num_minibatches,
-                         cfg.num_epochs)
-  found = plan_lib.plan(cfg.method, config, shape, topology, cfg.mesh,
-                        utilisation=cfg.utilisation)
+                         cfg.num_epochs, cfg.layout)
+  if cfg.fit:
+    cfg, found = search(cfg, config, shape, topology)
+  else:
+    found = plan_lib.plan(cfg.method, config, shape, topology, cfg.mesh,
+                          utilisation=cfg.utilisation)
   if cfg.json:
     print(json.dumps([
         program._asdict() | {'topology': topology.name} for program in found],
@@ -76,6 +86,28 @@ def plan(cfg: Plan) -> None:
   sys.stdout.flush()
   if not all(program.fits for program in found):
     sys.exit(1)
+
+
+def search(cfg: Plan, config: ModelConfig, shape, topology):
+  """(the flags that fit, their programs); says what was tried on stderr."""
+  proposal = plan_lib.fit(
+      cfg.method, config, shape, topology, cfg.mesh,
+      utilisation=cfg.utilisation,
+      note=lambda text: print(f'tried {text}', file=sys.stderr, flush=True))
+  cfg = dataclasses.replace(
+      cfg, batch=proposal.shape.rows, mesh=proposal.mesh,
+      chunk_size=proposal.shape.chunk_size or 0,
+      lora_rank=proposal.shape.lora_rank)
+  if proposal.fits:
+    print('the largest batch that fits: ', ' '.join(
+        [f'--batch {cfg.batch}', *proposal.changes]), file=sys.stderr)
+  else:
+    peak = max(p.peak_gib for p in proposal.programs)
+    larger = plan_lib.smallest_topology(topology.kind, peak, topology.num_chips)
+    print(f'nothing that was tried fits {topology.name}; '
+          + (f'{larger} would hold what {topology.num_chips} chips do not'
+             if larger else 'take chips with more memory'), file=sys.stderr)
+  return cfg, proposal.programs
 
 
 def read_config(model: str) -> ModelConfig:
@@ -113,7 +145,7 @@ def show(cfg: Plan, config: ModelConfig, topology, found) -> None:
         'yes' if p.fits else 'NO', f'{p.compile_seconds:.0f} s']
        for p in found])
   total = sum(p.seconds for p in found)
-  tokens = cfg.batch * cfg.length / total
+  tokens = found[-1].tokens_per_second * found[-1].seconds / total
   text = (f'a step: {sum(p.tflops for p in found):,.1f} TFLOP, {total:.2f} s '
           f'and {tokens:,.0f} tokens/s at {cfg.utilisation:.0%} of the peak')
   if cfg.epoch_rows:

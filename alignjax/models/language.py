@@ -17,6 +17,8 @@ from alignjax.models.cache import Cache
 from alignjax.models.config import ModelConfig
 from alignjax.models.quantize import Quantized
 from alignjax.models.transformer import Transformer
+from alignjax.partitioning import reshard
+from alignjax.partitioning import UNEMBEDDING
 from alignjax.types import InputError
 
 Params = chex.ArrayTree
@@ -95,8 +97,13 @@ class CausalLM:
           f'positions; use rows of {most} or fewer')
 
   def unembedding(self, params: Params) -> jax.Array:
-    """[V, D], the embedding itself when they are tied."""
-    return params['embed' if self.config.tie_embeddings else 'unembed']
+    """[V, D], the embedding itself when they are tied.
+
+    Over devices it lies as `partitioning.UNEMBEDDING` says.
+    """
+    if not self.config.tie_embeddings:
+      return params['unembed']
+    return reshard(params['embed'], UNEMBEDDING, ('vocab', 'embed'))
 
   def decode(
       self, params: Params, tokens: jax.Array, positions: jax.Array,

@@ -21,6 +21,7 @@ from alignjax.models.quantize import dequantize
 from alignjax.models.quantize import Quantized
 from alignjax.partitioning import constrain
 from alignjax.partitioning import splits_weights
+from alignjax.partitioning import UNEMBEDDING
 from alignjax.partitioning import whole
 
 _ACTIVATIONS = {
@@ -243,10 +244,10 @@ class Transformer(_Block):
       [B, T, D] hidden states, and the cache with these tokens in it (or None).
     """
     c = self.config
-    table = (c.vocab_size, c.hidden_size), ('vocab', 'embed'), c.hidden_size
-    embed = self._weight('embed', *table)
-    if not c.tie_embeddings:
-      self._weight('unembed', *table)  # Read by `CausalLM.unembedding`.
+    table = c.vocab_size, c.hidden_size
+    embed = self._weight('embed', table, ('vocab', 'embed'), c.hidden_size)
+    if not c.tie_embeddings:  # Read by `CausalLM.unembedding`.
+      self._weight('unembed', table, UNEMBEDDING, c.hidden_size)
     # Each device looks up its part of the width, for all rows of its data axis:
     # the table is never gathered, and its gradient is summed in float32.
     x = embed[constrain(tokens, 'rows', None)].astype(c.dtype)

@@ -10,8 +10,11 @@ from alignjax.plan.chips import parse_topology
 from alignjax.plan.chips import Topology
 from alignjax.plan.compiled import Measured
 from alignjax.plan.compiled import plan
+from alignjax.plan.fit import fit
+from alignjax.plan.fit import Proposal
+from alignjax.plan.fit import smallest_topology
 from alignjax.plan.programs import METHODS
 from alignjax.plan.programs import Shape
 
-__all__ = ['CHIPS', 'METHODS', 'Measured', 'Shape', 'Topology', 'devices_of',
-           'parse_topology', 'plan']
+__all__ = ['CHIPS', 'METHODS', 'Measured', 'Proposal', 'Shape', 'Topology',
+           'devices_of', 'fit', 'parse_topology', 'plan', 'smallest_topology']

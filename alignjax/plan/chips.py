@@ -1,5 +1,6 @@
 """Chips, and the ways in which they are wired together."""
 
+from collections.abc import Iterator
 import contextlib
 import difflib
 import math
@@ -106,13 +107,15 @@ def devices_of(topology: Topology) -> list | None:
 
 
 @contextlib.contextmanager
-def quiet():
-  """Keeps what native libraries print on stderr to itself."""
-  kept = os.dup(2)
+def quiet() -> Iterator[list[str]]:
+  """Keeps what native libraries print on stderr; in the list, afterwards."""
+  kept, said = os.dup(2), []
   with tempfile.TemporaryFile() as file:
     os.dup2(file.fileno(), 2)
     try:
-      yield
+      yield said
     finally:
       os.dup2(kept, 2)
       os.close(kept)
+      file.seek(0)
+      said += file.read().decode(errors='replace').splitlines()

@@ -9,8 +9,11 @@ import jax
 from alignjax import sharding
 from alignjax.models import ModelConfig
 from alignjax.plan import chips
+from alignjax.plan import collectives
 from alignjax.plan import cost
 from alignjax.plan import programs
+
+_REMATERIALIZED = 'Involuntary full rematerialization'
 
 
 class Measured(NamedTuple):
@@ -27,6 +30,9 @@ class Measured(NamedTuple):
   tflops: float          # That the model needs, of all chips together.
   seconds: float         # At the stated utilisation.
   tokens_per_second: float
+  # By kind, (executions, GiB of results on a chip); loops included.
+  collectives: dict[str, tuple[int, float]]
+  warnings: list[str]    # Of resharding that the compiler could not do well.
 
 
 def plan(
@@ -66,8 +72,9 @@ def _measure(program, config, shape, topology, mesh, utilisation,
   roles = {name: cost.shard_bytes(tree) / cost.GIB
            for name, tree in program.roles.items()}
   started = time.monotonic()
+  sent, warnings = {}, []
   if is_compiled:
-    temporaries = _temporaries(program)
+    temporaries, sent, warnings = _compile(program)
   else:
     rows = shape.rows // sharding.num_batch_shards(
         mesh) // shape.num_microbatches
@@ -84,26 +91,30 @@ def _measure(program, config, shape, topology, mesh, utilisation,
       cost.seconds(needed, topology.num_chips, topology.chip.bf16_tflops,
                    utilisation),
       program.work.reads / (topology.chip.gb_per_s * 1e9))
-  tokens = shape.rows * shape.length
+  tokens = shape.num_read * shape.length
   return Measured(
       program.name, peak, topology.chip.hbm_gib, peak <= topology.chip.hbm_gib,
       roles, temporaries, is_compiled, time.monotonic() - started,
-      needed / 1e12, seconds, tokens / seconds)
+      needed / 1e12, seconds, tokens / seconds, sent, warnings)
 
 
-def _temporaries(program: programs.Program) -> float:
-  """GiB beyond the arguments, as the compiler reports them; inf if too many."""
-  with chips.quiet():
+def _compile(program: programs.Program):
+  """(GiB beyond the arguments, collectives, warnings) of a program."""
+  with chips.quiet() as said:
     try:
       compiled = program.function.lower(*program.arguments).compile()
     except jax.errors.JaxRuntimeError as error:
-      return _said(str(error))
+      return _said(str(error)), {}, []
+  warnings = [line for line in said if _REMATERIALIZED in line]
+  sent = {kind: (each.times, each.bytes / cost.GIB) for kind, each in
+          collectives.count(compiled.as_text()).items()}
   found = compiled.memory_analysis()
   # What XLA calls the peak leaves temporaries out on CPUs.
   beside = (found.temp_size_in_bytes + found.output_size_in_bytes
             - found.alias_size_in_bytes)
-  return max(beside, found.peak_memory_in_bytes
-             - found.argument_size_in_bytes) / cost.GIB
+  needed = max(beside, found.peak_memory_in_bytes
+               - found.argument_size_in_bytes)
+  return needed / cost.GIB, sent, warnings
 
 
 def _said(message: str) -> float:

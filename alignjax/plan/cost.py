@@ -65,7 +65,7 @@ def activation_gib(config: ModelConfig, rows: int, length: int, *,
   tokens = rows * length
   width, inner = config.hidden_size, config.intermediate_size
   inside = tokens * (4 * width + 3 * inner) + 2 * rows * (
-      config.num_heads * length**2)
+      config.num_heads * min(length, config.attention_block or length) * length)
   logits = rows * min(length, chunk_size or length) * config.vocab_size
   layer = presets.count_parameters(config) / config.num_layers
   held = 2 * tokens * width * config.num_layers if is_training else 0

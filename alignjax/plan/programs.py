@@ -12,7 +12,7 @@ held in the dtype of the activations, as a run with `--dtype` holds it.
 
 from collections.abc import Callable
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,10 @@ from alignjax.plan import cost
 from alignjax.types import InputError
 from alignjax.types import PreferenceBatch
 from alignjax.types import PromptBatch
+from alignjax.types import Rows
 from alignjax.types import TokenBatch
+
+_PAIRED = 'reward', 'dpo'  # A batch's rows are pairs.
 
 
 class Shape(NamedTuple):
@@ -46,6 +49,13 @@ class Shape(NamedTuple):
   max_new_tokens: int = 0   # Of `length`, in a rollout; 0 is half.
   num_minibatches: int = 1  # Of a rollout.
   num_epochs: int = 2       # Over a rollout.
+  # 'branched': a pair shares a row, prompt | chosen | rejected, of `length`.
+  layout: Literal['padded', 'branched'] = 'padded'
+
+  @property
+  def num_read(self) -> int:
+    """Rows that models read."""
+    return self.rows // 2 if self.layout == 'branched' else self.rows
 
 
 class Program(NamedTuple):
@@ -86,12 +96,12 @@ def check(config: ModelConfig, shape: Shape, mesh: jax.sharding.Mesh,
   Raises:
     InputError: the nearest values that do are named.
   """
-  shards = sharding.num_batch_shards(mesh)
-  unit = shards * shape.num_microbatches * (1 if method == 'sft' else 2)
+  shards, is_paired = sharding.num_batch_shards(mesh), method in _PAIRED
+  unit = _unit(method, shape, shards)
   if shape.rows % unit or not shape.rows:
     below, above = shape.rows // unit * unit, -(-shape.rows // unit) * unit
     near = ' or '.join(str(n) for n in sorted({below, above or unit}) if n)
-    pairs = '' if method == 'sft' else ', in pairs'
+    pairs = ', in pairs' if is_paired else ''
     raise InputError(
         f'batch={shape.rows} rows do not split over {shards} shards of data x '
         f'fsdp{pairs}, in {shape.num_microbatches} microbatch(es); use '
@@ -157,7 +167,20 @@ def _step(trainee, objective, shape, mesh, batch, frozen=None):
   passes = (3.0, 2.0) if base else (4.0, 3.0)  # No gradients of the base.
   return Program('train_step', step, (state, batch, *base),
                  roles | (frozen or {}),
-                 cost.Work(shape.rows, shape.length, *passes))
+                 cost.Work(shape.num_read, shape.length, *passes))
+
+
+def smallest_batch(
+    method: str, shape: Shape, mesh: str, num_chips: int) -> int:
+  """Rows of the smallest batch that splits over a mesh."""
+  laid = sharding.make_mesh(mesh, jax.devices('cpu')[:1] * num_chips)
+  return _unit(method, shape, sharding.num_batch_shards(laid))
+
+
+def _unit(method: str, shape: Shape, shards: int) -> int:
+  """What a batch's rows must be a multiple of."""
+  return shards * shape.num_microbatches * (2 if method in _PAIRED else 1) * (
+      shape.num_minibatches if method == 'ppo' else 1)
 
 
 def _tokens(shape: Shape, mesh) -> TokenBatch:
@@ -170,14 +193,24 @@ def _tokens(shape: Shape, mesh) -> TokenBatch:
 
 
 def _pairs(shape: Shape, mesh, *, ref: bool) -> PreferenceBatch:
-  """Pairs, with the reference's logprobs or without."""
-  put = _on(mesh)
-  size = shape.rows // 2, 2, shape.length
+  """Pairs, with the reference's logprobs or without; in cells if branched."""
+  put, length, rows = _on(mesh), shape.length, None
+  lead: tuple[int, ...] = (shape.rows // 2,)
+  if shape.layout == 'branched':
+    cells = sharding.num_batch_shards(mesh) * shape.num_microbatches
+    lead = cells, shape.rows // 2 // cells
+    read = put((*lead, length), jnp.int32)
+    length -= shape.max_new_tokens or length // 4  # One response is elsewhere.
+    rows = Rows(
+        tokens=read, attention_mask=put(read.shape, bool), segments=read,
+        branches=read, positions=read,
+        index=put((*lead, 2, length), jnp.int32), start=1)
+  size = *lead, 2, length
   return PreferenceBatch(
       tokens=put(size, jnp.int32), attention_mask=put(size, bool),
-      loss_mask=put(size, bool), weight=put(size[:1], jnp.float32),
-      strength=put(size[:1], jnp.int32),
-      ref_logprobs=put(size, jnp.float32) if ref else None)
+      loss_mask=put(size, bool), weight=put(lead, jnp.float32),
+      strength=put(lead, jnp.int32),
+      ref_logprobs=put(size, jnp.float32) if ref else None, rows=rows)
 
 
 def _on(mesh):
@@ -214,7 +247,7 @@ def _dpo(config, shape, mesh) -> list[Program]:
   return [
       Program('reference', annotate.jitted,
               (frozen, _pairs(shape, mesh, ref=False)), step.roles,
-              cost.Work(shape.rows, shape.length, 1.0, 1.0)), step]
+              cost.Work(shape.num_read, shape.length, 1.0, 1.0)), step]
 
 
 def _ppo(config, shape, mesh) -> list[Program]:

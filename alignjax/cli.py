@@ -11,12 +11,10 @@ import re
 import sys
 from typing import TypeVar
 
-import jax
 import tyro
 
 from alignjax import commands
-from alignjax import sharding
-from alignjax.types import InputError
+from alignjax.errors import InputError
 
 Config = TypeVar('Config')
 
@@ -31,24 +29,34 @@ def run(main: Callable[[Config], object], config: type[Config]) -> None:
   spec = sys.modules['__main__'].__spec__
   prog = f'python -m {spec.name.removesuffix(".__main__")}' if spec else None
   cfg = _parse(config, sys.argv[1:], config_help(config), prog)
-  sharding.use_cpu()
-  use_compilation_cache()
+  prepare()
   with one_line_errors():
     main(cfg)
 
 
 def main() -> None:
-  """The `alignjax` command; `commands.COMMANDS` has what follows it."""
+  """The `alignjax` command; `commands.COMMANDS` has what follows it.
+
+  A config's own `check`, if it has one, comes before jax is imported.
+  """
   args = sys.argv[1:]
   if not args or args[0] not in commands.COMMANDS:
     _no_command(args)
-  config, command = commands.COMMANDS[args[0]]
+  config, command = commands.load(args[0])
   cfg = _parse(config, args[1:], inspect.cleandoc(config.__doc__),
                prog=f'alignjax {args[0]}')
+  with one_line_errors('interrupted; nothing was written'):
+    if hasattr(cfg, 'check'):
+      cfg.check()
+    prepare()
+    command(cfg)
+
+
+def prepare() -> None:
+  """Makes jax ready, before any array is made."""
+  from alignjax import sharding
   sharding.use_cpu()
   use_compilation_cache()
-  with one_line_errors('interrupted; nothing was written'):
-    command(cfg)
 
 
 @contextlib.contextmanager
@@ -72,6 +80,7 @@ def one_line_errors(interrupted: str = (
 
 def use_compilation_cache() -> None:
   """Keeps compiled programs; JAX_COMPILATION_CACHE_DIR moves them."""
+  import jax
   if jax.config.jax_compilation_cache_dir is None:
     home = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
     jax.config.update('jax_compilation_cache_dir',
@@ -85,7 +94,7 @@ def _no_command(args: list[str]) -> None:
   if args and args[0] in ('-h', '--help'):
     summaries = [
         f'  alignjax {name:<13} {config.__doc__.splitlines()[0]}'
-        for name, (config, _) in commands.COMMANDS.items()]
+        for name in names for config, _ in [commands.load(name)]]
     print('usage: alignjax COMMAND [flags]\n', *summaries,
           '\nalignjax COMMAND --help lists the flags and their defaults.',
           sep='\n')

@@ -23,8 +23,6 @@ from jax.sharding import Mesh
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
 
-AXES = ('data', 'fsdp', 'tensor')
-
 # Logical axis → mesh axes, first come first served: a mesh axis already taken
 # by an earlier dimension of the array is skipped.
 RULES: dict[str, tuple[str, ...]] = {

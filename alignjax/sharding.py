@@ -15,9 +15,9 @@ from jax.sharding import PartitionSpec
 import numpy as np
 
 from alignjax import partitioning
-from alignjax.partitioning import AXES
+from alignjax import topologies
 from alignjax.partitioning import RULES
-from alignjax.types import InputError
+from alignjax.topologies import AXES
 
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -67,28 +67,8 @@ def make_mesh(
     InputError: an axis is unknown or repeated, or the sizes do not multiply to
       the number of devices.
   """
-  sizes = {}
-  for part in filter(None, spec.split(',')):
-    name, _, size = part.strip().partition(':')
-    if name not in AXES or name in sizes:
-      raise InputError(
-          f'mesh={spec!r}: {name!r} is repeated or not an axis; use each of '
-          f'{", ".join(AXES)} at most once, as in "data:2,fsdp:-1"')
-    try:
-      sizes[name] = int(size)
-    except ValueError:
-      raise InputError(f'mesh={spec!r}: the size of {name!r} is {size!r}; '
-                       'use a whole number, or -1 for the rest') from None
   devices = jax.devices() if devices is None else list(devices)
-  known = math.prod(s for s in sizes.values() if s != -1)
-  if list(sizes.values()).count(-1) == 1 and known > 0:
-    sizes = {n: len(devices) // known if s == -1 else s
-             for n, s in sizes.items()}
-  if math.prod(sizes.values()) != len(devices) or min(1, *sizes.values()) < 1:
-    raise InputError(
-        f'mesh={spec!r} does not cover {len(devices)} devices; make the sizes '
-        f'multiply to {len(devices)}, or give one axis -1')
-  shape = tuple(sizes.get(name, 1) for name in AXES)
+  shape = tuple(topologies.mesh_sizes(spec, len(devices)).values())
   return Mesh(np.asarray(devices).reshape(shape), AXES,
               axis_types=(AxisType.Auto,) * len(AXES))
 

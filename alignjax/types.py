@@ -18,12 +18,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-
-class InputError(ValueError):
-  """What the user gave cannot be used: names the value, the rule, the repair.
-
-  The command line prints its one line and exits with status 2.
-  """
+from alignjax.errors import InputError as InputError
 
 
 class Mean(NamedTuple):

@@ -6,12 +6,11 @@ import pathlib
 import sys
 from typing import Literal
 
-from alignjax import hf
-from alignjax import metrics
-from alignjax import plan as plan_lib
-from alignjax.models import ModelConfig
-from alignjax.models import presets
-from alignjax.types import InputError
+from alignjax import topologies
+from alignjax.errors import InputError
+
+_COUNTS = ('batch', 'length', 'num_microbatches', 'num_minibatches',
+           'num_epochs')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,16 +54,34 @@ class Plan:
   json: bool = False  # Print JSON: a list of programs.
 
 
+  def check(self) -> None:
+    """Refuses what can be told without jax: numbers, topology and mesh."""
+    for name in ('batch', 'length', 'num_microbatches', 'num_minibatches',
+                 'num_epochs', 'chunk_size', 'attention_block', 'lora_rank',
+                 'max_new_tokens', 'epoch_rows'):
+      least = int(name in _COUNTS)
+      if getattr(self, name) < least:
+        raise InputError(f'{name}={getattr(self, name)} is out of range; it '
+                         f'must be at least {least}')
+    if not 0 < self.utilisation <= 1:
+      raise InputError(f'utilisation={self.utilisation:g} is out of range; it '
+                       'must be above 0 and at most 1')
+    topology = topologies.parse_topology(self.topology)
+    sizes = topologies.mesh_sizes(self.mesh, topology.num_chips)
+    shards = sizes['data'] * sizes['fsdp']
+    if not self.fit:
+      topologies.check_batch(self.batch, topologies.smallest_batch(
+          shards, is_paired=self.method in topologies.PAIRED,
+          num_microbatches=self.num_microbatches,
+          num_minibatches=self.num_minibatches if self.method == 'ppo' else 1),
+          shards)
+
+
 def plan(cfg: Plan) -> None:
   """Plans; see `Plan`."""
-  if cfg.batch < 1 or cfg.chunk_size < 0 or cfg.num_microbatches < 1 or not (
-      0 < cfg.utilisation <= 1) or cfg.epoch_rows < 0:
-    raise InputError(
-        f'batch={cfg.batch}, chunk_size={cfg.chunk_size}, num_microbatches='
-        f'{cfg.num_microbatches}, utilisation={cfg.utilisation}, epoch_rows='
-        f'{cfg.epoch_rows}: counts are 1 or more (0 for none), and utilisation '
-        'is in (0, 1]')
-  topology = plan_lib.parse_topology(cfg.topology)
+  cfg.check()
+  from alignjax import plan as plan_lib
+  topology = topologies.parse_topology(cfg.topology)
   config = dataclasses.replace(
       read_config(cfg.model), dtype=cfg.dtype, remat=cfg.remat,
       scan_layers=True, attention_block=cfg.attention_block or None)
@@ -88,8 +105,9 @@ def plan(cfg: Plan) -> None:
     sys.exit(1)
 
 
-def search(cfg: Plan, config: ModelConfig, shape, topology):
+def search(cfg: Plan, config, shape, topology):
   """(the flags that fit, their programs); says what was tried on stderr."""
+  from alignjax import plan as plan_lib
   proposal = plan_lib.fit(
       cfg.method, config, shape, topology, cfg.mesh,
       utilisation=cfg.utilisation,
@@ -110,12 +128,13 @@ def search(cfg: Plan, config: ModelConfig, shape, topology):
   return cfg, proposal.programs
 
 
-def read_config(model: str) -> ModelConfig:
+def read_config(model: str):
   """The shape of a folder, or of a name.
 
   Raises:
     InputError: it is neither.
   """
+  from alignjax.models import presets
   name = presets.ALIASES.get(model.lower(), model.lower())
   if name in presets.PRESETS:
     return presets.PRESETS[name]
@@ -123,11 +142,14 @@ def read_config(model: str) -> ModelConfig:
     raise InputError(
         f'model={model} is neither a folder nor one of '
         f'{", ".join([*presets.ALIASES, *presets.PRESETS])}')
+  from alignjax import hf
   return hf.read_config(model)
 
 
-def show(cfg: Plan, config: ModelConfig, topology, found) -> None:
+def show(cfg: Plan, config, topology, found) -> None:
   """The table, and what would help where it does not fit."""
+  from alignjax import metrics
+  from alignjax.models import presets
   console = metrics.Console()
   count = presets.count_parameters(config)
   how = 'compiled' if found[0].is_compiled else (

@@ -3,7 +3,7 @@
 import chex
 import jax
 
-from alignjax.models.quantize import Quantized
+from alignjax.models.quantize import is_quantized
 
 
 def freeze(params: chex.ArrayTree, dtype: str) -> chex.ArrayTree:
@@ -22,9 +22,9 @@ def freeze(params: chex.ArrayTree, dtype: str) -> chex.ArrayTree:
   def cast(path, x):
     is_norm = getattr(path[-1], 'key', '').removesuffix('_bias').endswith(
         'norm')
-    if is_norm or isinstance(x, Quantized) or x.dtype == dtype:
+    if is_norm or is_quantized(x) or x.dtype == dtype:
       return x  # The same array: roles that share one go on sharing it.
     return x.astype(dtype)
 
   return jax.tree.map_with_path(
-      cast, params, is_leaf=lambda x: isinstance(x, Quantized))
+      cast, params, is_leaf=is_quantized)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from alignjax.models import attention
 from alignjax.models.cache import Cache
 from alignjax.models.config import ModelConfig
-from alignjax.models.quantize import Quantized
+from alignjax.models.quantize import is_quantized
 from alignjax.models.transformer import Transformer
 from alignjax.partitioning import reshard
 from alignjax.partitioning import UNEMBEDDING
@@ -81,12 +81,12 @@ class CausalLM:
       return params
 
     def cast(path, x):
-      is_matrix = (not isinstance(x, Quantized) and x.ndim > 2
+      is_matrix = (not is_quantized(x) and x.ndim > 2
                    and not path[-1].key.endswith('norm'))
       return x.astype(self.config.dtype) if is_matrix else x
 
     return params | {'layers': jax.tree.map_with_path(
-        cast, params['layers'], is_leaf=lambda x: isinstance(x, Quantized))}
+        cast, params['layers'], is_leaf=is_quantized)}
 
   def _check_length(self, length: int) -> None:
     """Learned positions end somewhere, and jax would repeat the last one."""

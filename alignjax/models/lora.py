@@ -92,7 +92,7 @@ def merge(params: chex.ArrayTree, lora: Lora) -> dict:
     elif name + A in params:
       merged[name] = _merged(
           value, params[name + A], params[name + B], lora.scale)
-    elif isinstance(value, quantize.Quantized):
+    elif quantize.is_quantized(value):
       merged[name] = quantize.dequantize(value, jnp.float32)
     else:
       merged[name] = value
@@ -101,7 +101,7 @@ def merge(params: chex.ArrayTree, lora: Lora) -> dict:
 
 def _merged(w: jax.Array, a: jax.Array, b: jax.Array, scale: float):
   """W + scale · A B, whatever leads, [..., in..., out...]."""
-  if isinstance(w, quantize.Quantized):
+  if quantize.is_quantized(w):
     w = quantize.dequantize(w, jnp.float32)
   stacked = a.ndim + b.ndim - 2 - w.ndim  # 1 if [L] leads in all three.
   lead = w.shape[:stacked]

@@ -6,15 +6,14 @@ never kept. It is for bases under adapters: nothing differentiates through it.
 """
 
 import math
+import sys
 from typing import Literal
 
 import chex
 import jax
 import jax.numpy as jnp
-import qwix
 
 Kind = Literal['int8', 'nf4']
-Quantized = qwix.QArray
 
 # Inputs that share a scale with nf4, as in https://arxiv.org/abs/2305.14314.
 _TILE = 64
@@ -22,6 +21,15 @@ _TILE = 64
 # The layers' matrices, and how many of their axes are inputs.
 _INPUTS = {'query': 1, 'key': 1, 'value': 1, 'out': 2, 'gate': 1, 'up': 1,
            'down': 1}
+
+
+def is_quantized(leaf) -> bool:
+  """Whether a leaf of a parameter tree is a quantized matrix.
+
+  Qwix takes a third of a second to import, and most runs have none.
+  """
+  qwix = sys.modules.get('qwix')
+  return qwix is not None and isinstance(leaf, qwix.QArray)
 
 
 def quantize(
@@ -54,6 +62,7 @@ def quantize(
 
 
 def _quantize(w: jax.Array, kind: Kind, num_stacked: int, num_inputs: int):
+  import qwix
   inputs = range(num_stacked, num_stacked + num_inputs)
   apart, tiles = set(range(w.ndim)) - set(inputs), {}
   if kind == 'nf4':  # Of two input axes, each head keeps its own scales.
@@ -64,8 +73,9 @@ def _quantize(w: jax.Array, kind: Kind, num_stacked: int, num_inputs: int):
                        channelwise_axes=sorted(apart), tiled_axes=tiles)
 
 
-def dequantize(matrix: Quantized, dtype) -> jax.Array:
+def dequantize(matrix, dtype) -> jax.Array:
   """The matrix that a quantized one stands for."""
+  import qwix
   return qwix.dequantize(matrix).astype(dtype)
 
 
@@ -79,7 +89,7 @@ def quantized_axes(
     params: the quantized tree, or its shapes.
   """
   fit = lambda spec, leaf: (
-      jax.tree.map(lambda _: spec, leaf) if isinstance(leaf, Quantized)
+      jax.tree.map(lambda _: spec, leaf) if is_quantized(leaf)
       else spec)
   return jax.tree.map(
       fit, axes, params,

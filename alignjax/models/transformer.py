@@ -18,7 +18,7 @@ from alignjax.models import lora as lora_lib
 from alignjax.models import rope
 from alignjax.models.config import ModelConfig
 from alignjax.models.quantize import dequantize
-from alignjax.models.quantize import Quantized
+from alignjax.models.quantize import is_quantized
 from alignjax.partitioning import constrain
 from alignjax.partitioning import splits_weights
 from alignjax.partitioning import UNEMBEDDING
@@ -107,7 +107,7 @@ class _Block(nn.Module):
     fan_in = math.prod(shape[:inputs])
     quantized = (self.has_variable('params', name)
                  and self.get_variable('params', name))
-    if isinstance(quantized, Quantized):
+    if is_quantized(quantized):
       # Made anew in the backward pass: what is kept is the quantized matrix.
       y = jax.checkpoint(lambda x, q: multiply(
           x, dequantize(q, x.dtype), axes, inputs))(x, quantized)

@@ -7,10 +7,11 @@ from typing import NamedTuple
 import jax
 
 from alignjax import sharding
+from alignjax import topologies
 from alignjax.models import ModelConfig
-from alignjax.plan import chips
 from alignjax.plan import collectives
 from alignjax.plan import cost
+from alignjax.plan import devices as devices_lib
 from alignjax.plan import programs
 
 _REMATERIALIZED = 'Involuntary full rematerialization'
@@ -37,7 +38,7 @@ class Measured(NamedTuple):
 
 def plan(
     method: str, config: ModelConfig, shape: programs.Shape,
-    topology: chips.Topology, mesh: str = 'fsdp:-1', *,
+    topology: topologies.Topology, mesh: str = 'fsdp:-1', *,
     utilisation: float = 0.4,
 ) -> list[Measured]:
   """Compiles every program of a method, and says what it needs.
@@ -57,7 +58,7 @@ def plan(
   Raises:
     InputError: what cannot be laid out, with the nearest that can.
   """
-  devices = chips.devices_of(topology)
+  devices = devices_lib.devices_of(topology)
   is_compiled = devices is not None
   layout = sharding.make_mesh(
       mesh, devices if is_compiled else _stand_ins(topology.num_chips))
@@ -100,7 +101,7 @@ def _measure(program, config, shape, topology, mesh, utilisation,
 
 def _compile(program: programs.Program):
   """(GiB beyond the arguments, collectives, warnings) of a program."""
-  with chips.quiet() as said:
+  with devices_lib.quiet() as said:
     try:
       compiled = program.function.lower(*program.arguments).compile()
     except jax.errors.JaxRuntimeError as error:

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from alignjax import topologies
 from alignjax.models import ModelConfig
-from alignjax.plan import chips
 from alignjax.plan import programs
 from alignjax.plan.compiled import Measured
 from alignjax.plan.compiled import plan
@@ -30,7 +30,7 @@ class Proposal(NamedTuple):
 
 def fit(
     method: str, config: ModelConfig, shape: programs.Shape,
-    topology: chips.Topology, mesh: str = 'fsdp:-1', *,
+    topology: topologies.Topology, mesh: str = 'fsdp:-1', *,
     utilisation: float = 0.4, note: Callable[[str], None] = lambda text: None,
 ) -> Proposal:
   """Searches the largest batch that fits a topology.
@@ -64,10 +64,11 @@ def fit(
     return found, peak
 
   limit = topology.chip.hbm_gib * _MARGIN
-  changes: list[str] = []
-  for changes, shape_now, mesh_now in _ladder(config, shape, mesh):
+  for step in _ladder(config, shape, mesh):
+    changes, shape_now, mesh_now = step
+    sizes = topologies.mesh_sizes(mesh_now, topology.num_chips)
     unit = programs.smallest_batch(
-        method, shape_now, mesh_now, topology.num_chips)
+        method, shape_now, sizes['data'] * sizes['fsdp'])
     small = shape_now._replace(rows=unit)
     found, least = measure(small, mesh_now)
     if least <= limit:
@@ -119,9 +120,9 @@ def smallest_topology(
     needed_gib: on each of `num_chips`, split evenly.
     num_chips: that do not hold it.
   """
-  limit = chips.CHIPS[kind].hbm_gib * _MARGIN
-  for shape in chips.SHAPES.get(kind, ()):
-    found = chips.parse_topology(f'{kind}:{shape}')
+  limit = topologies.CHIPS[kind].hbm_gib * _MARGIN
+  for shape in topologies.SHAPES.get(kind, ()):
+    found = topologies.parse_topology(f'{kind}:{shape}')
     if needed_gib * num_chips / found.num_chips <= limit:
       return found.name
   return None

@@ -22,6 +22,7 @@ from alignjax import adapters
 from alignjax import objectives
 from alignjax import rollout
 from alignjax import sharding
+from alignjax import topologies
 from alignjax import train
 from alignjax.models import CausalLM
 from alignjax.models import freeze
@@ -34,8 +35,6 @@ from alignjax.types import PreferenceBatch
 from alignjax.types import PromptBatch
 from alignjax.types import Rows
 from alignjax.types import TokenBatch
-
-_PAIRED = 'reward', 'dpo'  # A batch's rows are pairs.
 
 
 class Shape(NamedTuple):
@@ -96,16 +95,9 @@ def check(config: ModelConfig, shape: Shape, mesh: jax.sharding.Mesh,
   Raises:
     InputError: the nearest values that do are named.
   """
-  shards, is_paired = sharding.num_batch_shards(mesh), method in _PAIRED
-  unit = _unit(method, shape, shards)
-  if shape.rows % unit or not shape.rows:
-    below, above = shape.rows // unit * unit, -(-shape.rows // unit) * unit
-    near = ' or '.join(str(n) for n in sorted({below, above or unit}) if n)
-    pairs = ', in pairs' if is_paired else ''
-    raise InputError(
-        f'batch={shape.rows} rows do not split over {shards} shards of data x '
-        f'fsdp{pairs}, in {shape.num_microbatches} microbatch(es); use '
-        f'{near or unit}')
+  shards = sharding.num_batch_shards(mesh)
+  topologies.check_batch(shape.rows, smallest_batch(method, shape, shards),
+                         shards)
   tensor = mesh.shape['tensor']
   if config.num_kv_heads % tensor:
     fits = [n for n in range(1, tensor + 1) if config.num_kv_heads % n == 0]
@@ -170,17 +162,12 @@ def _step(trainee, objective, shape, mesh, batch, frozen=None):
                  cost.Work(shape.num_read, shape.length, *passes))
 
 
-def smallest_batch(
-    method: str, shape: Shape, mesh: str, num_chips: int) -> int:
-  """Rows of the smallest batch that splits over a mesh."""
-  laid = sharding.make_mesh(mesh, jax.devices('cpu')[:1] * num_chips)
-  return _unit(method, shape, sharding.num_batch_shards(laid))
-
-
-def _unit(method: str, shape: Shape, shards: int) -> int:
-  """What a batch's rows must be a multiple of."""
-  return shards * shape.num_microbatches * (2 if method in _PAIRED else 1) * (
-      shape.num_minibatches if method == 'ppo' else 1)
+def smallest_batch(method: str, shape: Shape, num_shards: int) -> int:
+  """What the rows of a batch must be a multiple of."""
+  return topologies.smallest_batch(
+      num_shards, is_paired=method in topologies.PAIRED,
+      num_microbatches=shape.num_microbatches,
+      num_minibatches=shape.num_minibatches if method == 'ppo' else 1)
 
 
 def _tokens(shape: Shape, mesh) -> TokenBatch:

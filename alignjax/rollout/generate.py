@@ -49,15 +49,14 @@ def make_generate(
     length = width + max_new_tokens
     keys = sampling.row_keys(key, prompts.prompt_id, prompts.sample_id)
     unembedding = model.unembedding(params)
-    is_real = prompts.weight > 0
 
     def draw(hidden, position):
       logits = logprobs_lib.logits(
           hidden, unembedding, softcap=model.config.logit_softcap)
-      logits = partitioning.constrain(logits, 'batch', None)
       at = jax.vmap(jax.random.fold_in, (0, None))(keys, position)
-      return sampling.sample(at, logits, temperature=temperature, top_k=top_k,
-                             top_p=top_p)
+      return sampling.sample(
+          at, partitioning.constrain(logits, 'batch', None),
+          temperature=temperature, top_k=top_k, top_p=top_p)
 
     pad = ((0, 0), (0, max_new_tokens))
     mask = jnp.pad(prompts.attention_mask, pad)
@@ -67,8 +66,9 @@ def make_generate(
     lengths = jnp.sum(prompts.attention_mask, axis=1, dtype=jnp.int32)
     token, logprob = draw(hidden[:, -1], jnp.int32(0))
     start = dict(
-        i=jnp.int32(0), token=token, logprob=logprob, is_open=is_real,
-        tokens=jnp.pad(prompts.tokens, pad), mask=mask,
+        i=jnp.int32(0), token=token, logprob=logprob,
+        is_open=prompts.weight > 0, mask=mask,
+        tokens=jnp.pad(prompts.tokens, pad),
         logprobs=jnp.zeros((batch, length), jnp.float32), cache=cache)
 
     keep = functools.partial(_keep, width=width, eos_id=eos_id)

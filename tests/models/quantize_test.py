@@ -26,8 +26,8 @@ def restored(params):
   """The tree with plain matrices in place of the quantized ones."""
   return jax.tree.map(
       lambda x: quantize.dequantize(x, jnp.float32)
-      if isinstance(x, quantize.Quantized) else x, params,
-      is_leaf=lambda x: isinstance(x, quantize.Quantized))
+      if quantize.is_quantized(x) else x, params,
+      is_leaf=quantize.is_quantized)
 
 
 def test_int8_is_off_by_half_a_step_of_its_output():
@@ -87,7 +87,7 @@ def test_embeddings_norms_biases_and_adapters_stay_as_they_are():
   assert small['embed'] is PARAMS['embed']
   for name, leaf in small['layers_0'].items():
     is_matrix = name in models.lora.TARGETS
-    assert isinstance(leaf, quantize.Quantized) == is_matrix, name
+    assert quantize.is_quantized(leaf) == is_matrix, name
 
 
 @pytest.mark.parametrize('kind', ['int8', 'nf4'])

@@ -66,10 +66,9 @@ def make_generate(
     lengths = jnp.sum(prompts.attention_mask, axis=1, dtype=jnp.int32)
     token, logprob = draw(hidden[:, -1], jnp.int32(0))
     start = dict(
-        i=jnp.int32(0), token=token, logprob=logprob,
-        is_open=prompts.weight > 0, mask=mask,
-        tokens=jnp.pad(prompts.tokens, pad),
-        logprobs=jnp.zeros((batch, length), jnp.float32), cache=cache)
+        i=jnp.int32(0), token=token, logprob=logprob, mask=mask, cache=cache,
+        is_open=prompts.weight > 0, tokens=jnp.pad(prompts.tokens, pad),
+        logprobs=jnp.zeros((batch, length), jnp.float32))
 
     keep = functools.partial(_keep, width=width, eos_id=eos_id)
 

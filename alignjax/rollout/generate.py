@@ -51,12 +51,12 @@ def make_generate(
     unembedding = model.unembedding(params)
 
     def draw(hidden, position):
-      logits = logprobs_lib.logits(
-          hidden, unembedding, softcap=model.config.logit_softcap)
+      logits = partitioning.constrain(logprobs_lib.logits(
+          hidden, unembedding, softcap=model.config.logit_softcap),
+          'batch', 'vocab')
       at = jax.vmap(jax.random.fold_in, (0, None))(keys, position)
-      return sampling.sample(
-          at, partitioning.constrain(logits, 'batch', None),
-          temperature=temperature, top_k=top_k, top_p=top_p)
+      return sampling.sample(at, logits, temperature=temperature, top_k=top_k,
+                             top_p=top_p)
 
     pad = ((0, 0), (0, max_new_tokens))
     mask = jnp.pad(prompts.attention_mask, pad)

@@ -8,6 +8,8 @@ on the mesh, or on who shares the batch with it.
 import jax
 import jax.numpy as jnp
 
+from alignjax import partitioning
+
 
 def row_keys(
     key: jax.Array, prompt_id: jax.Array, sample_id: jax.Array
@@ -63,6 +65,8 @@ def sample(
     tokens [B] int32, and their log-probability [B] in nats under the logits
     divided by the temperature (1 if it is 0), before top-k and top-p.
   """
+  # Over devices each has its own rows, of the whole vocabulary.
+  logits = partitioning.constrain(logits, 'batch', None)
   logits = logits.astype(jnp.float32) / (temperature or 1.0)
   logprobs = jax.nn.log_softmax(logits, axis=-1)
   if temperature == 0:

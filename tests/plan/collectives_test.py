@@ -1,0 +1,90 @@
+"""What a step sends is what the mesh implies, every turn of a loop counted."""
+
+import dataclasses
+
+import pytest
+
+from alignjax import plan
+from alignjax import sharding
+from alignjax.models import presets
+from alignjax.plan import collectives
+from alignjax.plan import programs
+from tests.plan.plan_test import TINY
+
+CONFIG = dataclasses.replace(TINY, num_layers=3)
+SHAPE = plan.Shape(rows=32, length=64, chunk_size=None)
+LAYER = 16 * 16 + 2 * 16 * 8 + 16 * 16 + 3 * 16 * 32  # A layer's matrices.
+TABLE = 64 * 16
+
+
+def sent(spec: str, method: str = 'sft') -> dict:
+  program = programs.of_method(
+      method, CONFIG, SHAPE, sharding.make_mesh(spec))[-1]
+  return collectives.count(
+      program.function.lower(*program.arguments).compile().as_text())
+
+
+def test_a_loop_s_collectives_count_as_often_as_it_turns():
+  text = '''
+%add (a: f32[], b: f32[]) -> f32[] {
+  ROOT %sum = f32[] add(%a, %b)
+}
+
+%body (p: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %r = f32[8]{0} all-reduce(%x), to_apply=%add
+  ROOT %t = (s32[], f32[8]) tuple(%i, %r)
+}
+
+%outer (p: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %inner = (s32[], f32[8]{0}) while(%p), condition=%c, body=%body, \
+backend_config={"known_trip_count":{"n":"5"}}
+  ROOT %g = f32[32]{0} all-gather(%y), dimensions={0}
+}
+
+ENTRY %main (p: f32[8]) -> f32[8] {
+  %w = (s32[], f32[8]{0}) while(%init), condition=%c, body=%outer, \
+backend_config={"known_trip_count":{"n":"3"}}
+  %s = ((f32[8]{0}), f32[64]{0}) all-gather-start(%z), dimensions={0}
+  ROOT %d = f32[64]{0} all-gather-done(%s)
+}
+'''
+  assert collectives.count(text) == {
+      'all-gather': (4, 3 * 32 * 4 + 64 * 4), 'all-reduce': (15, 15 * 8 * 4)}
+
+
+def test_data_parallel_reduces_each_gradient_once_and_nothing_else():
+  """The tied table twice: as embedding and as unembedding."""
+  found = sent('data:8')
+  assert set(found) == {'all-reduce'}
+  gradients = 4 * (presets.count_parameters(CONFIG) + TABLE)
+  assert found['all-reduce'].bytes == pytest.approx(gradients, abs=16)
+
+
+def test_fsdp_gathers_each_layer_twice_and_reduces_gradients():
+  """Forward, and again where the backward pass makes the layer anew."""
+  found = sent('fsdp:8')
+  layers = 2 * CONFIG.num_layers * LAYER * 4
+  assert 7 * 2 * CONFIG.num_layers <= found['all-gather'].times <= (
+      7 * 2 * CONFIG.num_layers + 4)
+  assert layers <= found['all-gather'].bytes <= layers + 4 * TABLE * 4
+  reduced = sum(found[kind].bytes for kind in ('all-reduce', 'reduce-scatter')
+                if kind in found)
+  assert reduced <= 4 * (presets.count_parameters(CONFIG) + 2 * TABLE)
+
+
+def test_the_reference_gathers_once():
+  program = programs.of_method(
+      'dpo', CONFIG, SHAPE, sharding.make_mesh('fsdp:8'))[0]
+  assert program.name == 'reference'
+  found = collectives.count(
+      program.function.lower(*program.arguments).compile().as_text())
+  layers = CONFIG.num_layers * LAYER * 4
+  assert layers <= found['all-gather'].bytes <= layers + 4 * TABLE * 4
+
+
+@pytest.mark.parametrize('spec', ['data:8', 'fsdp:8', 'data:2,fsdp:4',
+                                  'fsdp:4,tensor:2'])
+@pytest.mark.parametrize('method', ['sft', 'dpo', 'ppo'])
+def test_nothing_is_rematerialised_involuntarily(method, spec):
+  found = plan.plan(method, CONFIG, SHAPE, plan.parse_topology('cpu:8'), spec)
+  assert not [line for program in found for line in program.warnings]

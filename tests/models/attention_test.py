@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from alignjax.models import attention
 
@@ -77,3 +78,36 @@ def test_hidden_keys_change_nothing_and_blind_rows_are_finite():
   changed = attention.attend(q, k.at[:, 2].set(99.0), v.at[:, 2].set(9.0), seen)
   np.testing.assert_array_equal(out[:, :2], changed[:, :2])
   assert jnp.isfinite(out).all()
+
+
+@pytest.mark.parametrize('block', [1, 3, 4, 9])
+def test_blocks_of_queries_give_what_all_at_once_gives(block):
+  """A branched row, softcapped, whose length no block but 1 divides."""
+  keys = jax.random.split(jax.random.key(0), 3)
+  q = jax.random.normal(keys[0], (2, 7, 4, 8))
+  k, v = (jax.random.normal(key, (2, 7, 2, 8)) for key in keys[1:])
+  seen = attention.visible(
+      jnp.array([[1, 1, 1, 1, 1, 1, 0], [1] * 7], bool),
+      branches=jnp.array([[0, 0, 1, 1, 2, 2, 0]] * 2))
+
+  def loss(q, k, v, block):
+    return jnp.sum(jnp.sin(attention.attend(
+        q, k, v, seen, softcap=3.0, block=block)))
+
+  grad = jax.value_and_grad(loss, (0, 1, 2))
+  jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+      grad(q, k, v, block), grad(q, k, v, None))
+
+
+def test_blocks_hold_the_scores_of_one_block():
+  args = [jnp.zeros((1, 512, 2, 8))] * 3
+  seen = jnp.ones((1, 512, 512), bool)
+
+  def temporaries(block):
+    loss = lambda q, k, v: jnp.sum(attention.attend(
+        q, k, v, seen, block=block) ** 2)
+    compiled = jax.jit(jax.grad(loss, (0, 1, 2))).lower(*args).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+  assert temporaries(32) < temporaries(None) / 4

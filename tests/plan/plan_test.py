@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +25,7 @@ TINY = dataclasses.replace(
     intermediate_size=32, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=4,
     scan_layers=True, remat=True)
 SHAPE = plan.Shape(rows=16, length=32, chunk_size=None)
+CPUS = plan.parse_topology('cpu:8')
 
 
 @pytest.mark.parametrize('name, count', [
@@ -42,7 +45,8 @@ def test_parameters_are_counted_as_the_model_has_them():
 
 @pytest.mark.parametrize('method, names', [
     ('sft', ['train_step']), ('reward', ['train_step']),
-    ('dpo', ['reference', 'train_step'])])
+    ('dpo', ['reference', 'train_step']),
+    ('ppo', ['generate', 'reward', 'annotate', 'update'])])
 def test_every_program_is_compiled_and_weighed(method, names):
   found = plan.plan(method, TINY, SHAPE, plan.parse_topology('cpu:8'))
   assert [p.name for p in found] == names
@@ -62,6 +66,115 @@ def test_roles_weigh_what_their_shards_hold():
       8 * count, rel=0.01)
   split, = plan.plan('sft', TINY, SHAPE, plan.parse_topology('cpu:8'))
   assert split.roles['policy'] < found.roles['policy'] / 4
+
+
+@pytest.mark.parametrize('method', ['dpo', 'ppo'])
+def test_adapters_share_one_frozen_base_in_the_dtype_of_activations(method):
+  config = dataclasses.replace(TINY, dtype='bfloat16', tie_embeddings=False)
+  shape = SHAPE._replace(lora_rank=1)
+  whole = plan.plan(method, config, SHAPE, CPUS)[-1]
+  found = plan.plan(method, config, shape, CPUS)[-1]
+  assert 'reference' not in found.roles and 'base' not in whole.roles
+  # All but the norms, whose scales stay float32, is in 2 bytes and not in 4.
+  assert found.roles['base'] == pytest.approx(
+      whole.roles['policy'] / 2, rel=0.1)
+  assert found.roles['base'] == whole.roles['reference']
+  assert found.roles['policy'] < whole.roles['policy']
+  assert found.roles['optimizer'] < whole.roles['optimizer']
+
+
+def test_a_rollout_s_cache_is_a_role_and_lies_with_its_rows():
+  generate = plan.plan('ppo', TINY, SHAPE, CPUS)[0]
+  rows_a_chip = SHAPE.rows // 8
+  assert generate.roles['kv_cache'] * cost.GIB == (
+      2 * TINY.num_layers * rows_a_chip * SHAPE.length * 2 * 4 * 4)
+
+
+def test_a_branched_pair_is_one_row_and_needs_less_than_two():
+  shape = SHAPE._replace(length=64, rows=32)
+  padded = plan.plan('dpo', TINY, shape, CPUS)[-1]
+  branched = plan.plan(
+      'dpo', TINY, shape._replace(layout='branched'), CPUS)[-1]
+  assert branched.tflops == pytest.approx(padded.tflops / 2)
+  assert branched.temporaries_gib < 0.8 * padded.temporaries_gib
+  sft = plan.plan('sft', TINY, shape._replace(rows=16), CPUS)[-1]
+  assert branched.peak_gib < 1.5 * sft.peak_gib  # Of as many tokens.
+
+
+def test_an_iteration_is_planned_as_it_is_run():
+  """The planned update takes what a real iteration hands it."""
+  mesh = sharding.make_mesh('fsdp:8')
+  found = {p.name: p for p in programs.of_method('ppo', TINY, SHAPE, mesh)}
+  fill = lambda tree: jax.tree.map(_filled, tree)
+  params, prompts, _ = fill(found['generate'].arguments)
+  trajectory = found['generate'].function(params, prompts, jax.random.key(0))
+  planned = found['reward'].arguments[1]
+  assert trajectory.tokens.sharding.is_equivalent_to(planned.sharding, 2)
+  judge = fill(found['reward'].arguments[0])
+  reward = found['reward'].function(
+      judge, trajectory.tokens, trajectory.attention_mask, None)
+  _, frozen, critic, coef, *_ = fill(found['annotate'].arguments)
+  trajectory, _ = found['annotate'].function(
+      params, frozen, critic, coef, trajectory, reward)
+  state, batch, base, _ = found['update'].arguments
+  same = jax.tree.map(lambda a, b: a.shape == b.shape and a.dtype == b.dtype,
+                      batch, trajectory)
+  assert all(jax.tree.leaves(same))
+  found['update'].function(fill(state), trajectory, base, None)
+  assert all(p.function._cache_size() == 1 for p in found.values())
+
+
+def _filled(x):
+  """Ones, or a key, of a shape."""
+  if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+    return jax.device_put(jax.random.key(0), x.sharding)
+  return jax.device_put(jnp.ones(x.shape, x.dtype), x.sharding)
+
+
+def test_fit_finds_the_largest_batch():
+  topology = plan.parse_topology('h100:8')
+  config = dataclasses.replace(
+      presets.PRESETS['llama-2-7b'], dtype='bfloat16', remat=True,
+      scan_layers=True)
+  shape = plan.Shape(rows=16, length=1024, chunk_size=128)
+  found = plan.fit('dpo', config, shape, topology)
+  assert found.fits and not found.changes
+  more = plan.plan('dpo', config, shape._replace(
+      rows=int(1.1 * found.shape.rows) // 16 * 16), topology)
+  assert not all(p.peak_gib <= 0.97 * p.limit_gib for p in more)
+
+
+def test_fit_changes_what_it_must_and_says_so(capsys):
+  command.plan(command.Plan(model='70b', topology='h100:8', fit=True))
+  said = ' '.join(capsys.readouterr().err.split())
+  assert '--lora-rank 16' in said and 'the largest batch that fits' in said
+  with pytest.raises(SystemExit) as stop:
+    command.plan(command.Plan(model='70b', topology='v5e:2x2', fit=True,
+                              method='sft'))
+  assert stop.value.code == 1
+  said = capsys.readouterr().err
+  assert 'nothing that was tried fits v5e:2x2; v5e:' in said
+
+
+def test_what_is_refused_needs_no_jax():
+  """In a process of its own, which would say what it imported."""
+  script = '''
+import sys
+from alignjax import cli
+sys.argv = ['alignjax', 'plan', '--model', '7b', *sys.argv[1:]]
+try:
+  cli.main()
+finally:
+  assert 'jax' not in sys.modules
+'''
+  for flags, says in ((['--topology', 'v5e:3x3'], 'v5e:2x4'),
+                      (['--topology', 'v5e:4x8', '--mesh', 'fsdp:7'],
+                       'fsdp:8,data:4'),
+                      (['--topology', 'v5e:4x8', '--batch', '31'], 'use 64')):
+    done = subprocess.run([sys.executable, '-c', script, *flags],
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and says in done.stderr, done.stderr
+    assert done.stderr.count('\n') == 1
 
 
 def test_what_is_planned_is_what_is_run():
@@ -132,7 +245,7 @@ def test_a_topology_that_does_not_exist_has_neighbours(topology, says):
 
 @pytest.mark.parametrize('change, says', [
     (dict(batch=12), 'use 16'), (dict(batch=24), 'use 16 or 32'),
-    (dict(mesh='fsdp:3'), 'does not cover 8'),
+    (dict(mesh='fsdp:3'), 'does not cover 8.*fsdp:2,data:4'),
     (dict(mesh='tensor:8'), '3 key heads; use tensor:3'),
     (dict(length=9_000), '8192'), (dict(model='2b'), '135m, 1b'),
     (dict(batch=0), 'batch=0'), (dict(utilisation=1.5), 'utilisation=1.5')])

@@ -29,9 +29,11 @@ def run(main: Callable[[Config], object], config: type[Config]) -> None:
   spec = sys.modules['__main__'].__spec__
   prog = f'python -m {spec.name.removesuffix(".__main__")}' if spec else None
   cfg = _parse(config, sys.argv[1:], config_help(config), prog)
-  prepare()
   with one_line_errors():
-    main(cfg)
+    prepare()
+    from alignjax import distributed
+    with distributed.naming():
+      main(cfg)
 
 
 def main() -> None:
@@ -54,8 +56,10 @@ def main() -> None:
 
 def prepare() -> None:
   """Makes jax ready, before any array is made."""
+  from alignjax import distributed
   from alignjax import sharding
   sharding.use_cpu()
+  distributed.start()
   use_compilation_cache()
 
 

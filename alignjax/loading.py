@@ -9,6 +9,7 @@ import jax
 
 from alignjax import adapters
 from alignjax import configs
+from alignjax import distributed
 from alignjax import hf
 from alignjax import sharding
 from alignjax.models import CausalLM
@@ -147,9 +148,13 @@ def write_reward_mean(folder: pathlib.Path, mean: float) -> None:
   it does not matter.
   """
   path = folder / _REWARD_MEAN
-  path.unlink(missing_ok=True)
-  if mean:
-    path.write_text(json.dumps({'mean': mean}) + '\n')
+
+  def write():
+    path.unlink(missing_ok=True)
+    if mean:
+      path.write_text(json.dumps({'mean': mean}) + '\n')
+
+  distributed.by_first(write)
 
 
 def read_reward_mean(folder: str | os.PathLike) -> float:

@@ -14,10 +14,10 @@ import os
 import pathlib
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from alignjax import data
+from alignjax import distributed
 from alignjax import evaluation
 from alignjax import metrics as metrics_lib
 from alignjax import report
@@ -223,7 +223,7 @@ def _load_reward(folder: str, mesh):
 
 def _mean_reward(reward_fn, trajectories) -> float:
   """Mean proxy reward over the trajectories' real rows."""
-  pairs = [jax.device_get((reward_fn(t.tokens, t.attention_mask), t.weight))
+  pairs = [sharding.to_host((reward_fn(t.tokens, t.attention_mask), t.weight))
            for t in trajectories]
   rewards, weights = (np.concatenate(x) for x in zip(*pairs, strict=True))
   return float(np.average(rewards, weights=weights))
@@ -291,6 +291,10 @@ def collect_metrics(workdir: pathlib.Path) -> list[dict]:
 
 def write_metrics(path: pathlib.Path, rows: list[dict]) -> None:
   """Writes rows of `collect_metrics` to one file, in place of what it held."""
+  distributed.by_first(lambda: _write_metrics(path, rows))
+
+
+def _write_metrics(path: pathlib.Path, rows: list[dict]) -> None:
   draft = path.with_name(path.name + '.tmp')
   draft.unlink(missing_ok=True)
   with metrics_lib.JsonlWriter(draft) as writer:

@@ -21,6 +21,7 @@ import jax
 
 from alignjax import adapters
 from alignjax import configs
+from alignjax import distributed
 from alignjax import hf
 from alignjax import loading
 from alignjax import metrics as metrics_lib
@@ -96,8 +97,10 @@ class Run:
 
   def save_model(self, model, params, tokenizer, head=None) -> None:
     """Writes the result to `model/`; marks a testbed model as one."""
-    hf.save_model(self.model_dir, model.config, params, tokenizer=tokenizer,
-                  head=head)
+    if jax.process_count() > 1:
+      params, head = sharding.to_host((params, head))
+    distributed.by_first(lambda: hf.save_model(
+        self.model_dir, model.config, params, tokenizer=tokenizer, head=head))
     if self.is_testbed:
       write_json(self.model_dir / TESTBED_MARK, {'world': 0})
 
@@ -105,9 +108,10 @@ class Run:
     """Writes the trained model to `model/`, and its adapters to `adapter/`."""
     config = trainee.model.config
     if config.lora is not None:
-      hf.save_adapters(self.workdir / 'adapter', config,
-                       params.get('backbone', params), base=trainee.folder,
-                       head=params.get('head'))
+      own = sharding.to_host(params)
+      distributed.by_first(lambda: hf.save_adapters(
+          self.workdir / 'adapter', config, own.get('backbone', own),
+          base=trainee.folder, head=own.get('head')))
     model, whole = trainee.merged(params)
     self.save_model(model, whole.get('backbone', whole), tokenizer,
                     head=whole.get('head'))
@@ -140,6 +144,10 @@ class Run:
 
 def write_json(path: pathlib.Path, value) -> None:
   """Writes JSON so that a reader sees the old file or the new, never half."""
+  distributed.by_first(lambda: _write_json(path, value))
+
+
+def _write_json(path: pathlib.Path, value) -> None:
   draft = path.with_name(path.name + '.tmp')
   draft.write_text(json.dumps(_finite(value), indent=2, allow_nan=False) + '\n')
   os.replace(draft, path)
@@ -246,30 +254,35 @@ def start(cfg: RunConfig, name: str) -> Iterator[Run]:
   """
   mesh = check(cfg)
   workdir = pathlib.Path(cfg.workdir)
+  is_new = not (workdir / 'config.json').exists()
+  made = [p for p in (workdir, *workdir.parents) if not p.exists()]
+  distributed.by_first(lambda: _open(cfg, name, workdir))
+  try:
+    yield Run(workdir, name, metrics_lib.Console(), mesh, time.monotonic(),
+              is_testbed(cfg.model))
+  except BaseException:
+    if is_new and distributed.is_first():
+      _take_away(workdir, made)
+    raise
+
+
+def _open(cfg: RunConfig, name: str, workdir: pathlib.Path) -> None:
+  """Writes config.json, or sees that what is there is this run's."""
   path = workdir / 'config.json'
   config = {'experiment': name} | _finite(dataclasses.asdict(cfg))
-  is_new = not path.exists()
-  if not is_new:
+  if path.exists():
     _check_same(config, path, cfg)
   elif workdir.is_dir() and any(workdir.iterdir()):
     raise InputError(
         f'workdir={cfg.workdir} holds files but no run (no config.json); '
         'choose an empty or a new folder')
-  made = [p for p in (workdir, *workdir.parents) if not p.exists()]
   try:
     workdir.mkdir(parents=True, exist_ok=True)
-    write_json(path, config)
+    _write_json(path, config)
   except OSError as error:
     raise InputError(
         f'workdir={cfg.workdir} cannot be written to ({error.strerror}); '
         'choose another folder') from error
-  try:
-    yield Run(workdir, name, metrics_lib.Console(), mesh, time.monotonic(),
-              is_testbed(cfg.model))
-  except BaseException:
-    if is_new:
-      _take_away(workdir, made)
-    raise
 
 
 def _take_away(workdir: pathlib.Path, made: list[pathlib.Path]) -> None:

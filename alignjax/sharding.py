@@ -8,6 +8,7 @@ import os
 
 import chex
 import jax
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType
 from jax.sharding import Mesh
 from jax.sharding import NamedSharding
@@ -110,6 +111,39 @@ def tree_shardings(
 
 
 def put(tree: chex.ArrayTree, shardings) -> chex.ArrayTree:
-  """Host arrays onto devices; `shardings` is one sharding or a tree prefix."""
-  return jax.device_put(tree, shardings)
+  """Host arrays onto devices; `shardings` is one sharding or a tree prefix.
+
+  With several processes each has the same arrays, or the same device arrays of
+  the run, and puts what its own devices are to hold.
+  """
+  if jax.process_count() == 1:
+    return jax.device_put(tree, shardings)
+  whole = jax.tree.broadcast(shardings, tree, is_leaf=lambda x: isinstance(
+      x, jax.sharding.Sharding))
+  return jax.tree.map(_put_own, tree, whole)
+
+
+def _put_own(x, sharding: jax.sharding.Sharding) -> jax.Array:
+  """One array, of which this process holds its devices' parts."""
+  if isinstance(x, jax.Array) and not x.is_fully_addressable:
+    if x.sharding.is_equivalent_to(sharding, x.ndim):
+      return x
+    return jax.jit(lambda x: x, out_shardings=sharding)(x)
+  if jax.dtypes.issubdtype(getattr(x, 'dtype', None), jax.dtypes.prng_key):
+    impl = jax.random.key_impl(x)
+    return jax.random.wrap_key_data(
+        _put_own(jax.random.key_data(x), sharding), impl=impl)
+  host = np.asarray(x)
+  return jax.make_array_from_callback(
+      host.shape, sharding, lambda index: host[index])
+
+
+def to_host(tree: chex.ArrayTree) -> chex.ArrayTree:
+  """All of every array, as numpy, on every process; all of them must call."""
+  if jax.process_count() == 1:
+    return jax.device_get(tree)
+  return jax.tree.map(
+      lambda x: multihost_utils.process_allgather(x, tiled=True)
+      if isinstance(x, jax.Array) and not x.is_fully_addressable
+      and not x.is_fully_replicated else np.asarray(x), tree)
 

@@ -16,10 +16,12 @@ from typing import Literal
 import numpy as np
 
 from alignjax import data
+from alignjax import distributed
 from alignjax import evaluation
 from alignjax import feedback
 from alignjax import hf
 from alignjax import runs
+from alignjax import sharding
 from alignjax import testbed
 from alignjax.models import ModelConfig
 from alignjax.types import InputError
@@ -42,7 +44,8 @@ def testbed_tokenizer() -> hf.Tokenizer:
 
 def write_jsonl(path: pathlib.Path, records: Sequence[dict]) -> str:
   """Writes one record per line and returns the path as text."""
-  path.write_text(''.join(json.dumps(record) + '\n' for record in records))
+  distributed.by_first(lambda: path.write_text(
+      ''.join(json.dumps(record) + '\n' for record in records)))
   return str(path)
 
 
@@ -328,7 +331,7 @@ def verified_prompts(
                      'answers hold no number, or contradict each other')
 
   def reward(trajectory: Trajectory) -> np.ndarray:
-    weight = np.asarray(trajectory.weight)
+    weight = sharding.to_host(trajectory.weight)
     rewards = np.zeros(weight.shape, np.float32)
     rewards[weight > 0] = [
         feedback.final_number(tokenizer.decode(response.tokens))

@@ -19,9 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from alignjax import checkpoints
+from alignjax import distributed
 from alignjax import evaluation
 from alignjax import hf
 from alignjax import runs
+from alignjax import sharding
 from alignjax import train
 from alignjax.evaluation import hacking
 from alignjax.types import InputError
@@ -90,7 +92,8 @@ class Watch:
     lines = [] if not path.exists() else [
         json.loads(line) for line in path.read_text().splitlines()]
     kept = [line for line in lines if line['step'] <= start]
-    path.write_text('')
+    if distributed.is_first():
+      path.write_text('')
     self._path = path
     for line in kept:
       self._take(line)
@@ -126,13 +129,13 @@ class Watch:
   def _sample(self, trajectory: Trajectory) -> dict:
     """What of a trajectory is looked at, as a line of the file."""
     answers = evaluation.read_responses(trajectory, eos_id=self._eos_id)
-    real = np.asarray(trajectory.weight) > 0
-    rewards = [np.asarray(x)[real] for x in (
+    real = sharding.to_host(trajectory.weight) > 0
+    rewards = [sharding.to_host(x)[real] for x in (
         trajectory.reward, *(f(trajectory) for f in self._others))]
     kl = trajectory.kl if trajectory.kl is not None else (
         trajectory.logprobs - trajectory.ref_logprobs)
     kl = jnp.sum(kl, axis=-1, where=trajectory.response_mask)
-    return {'kl': float(np.mean(np.asarray(kl)[real])),
+    return {'kl': float(np.mean(sharding.to_host(kl)[real])),
             'rewards': [r.astype(float).round(6).tolist() for r in rewards],
             'responses': [self._decode(a.tokens) for a in answers]}
 
@@ -196,8 +199,9 @@ class Watch:
 
   def _write(self, line: dict) -> None:
     """One line of the file."""
-    with self._path.open('a') as file:
-      file.write(json.dumps(line) + '\n')
+    if distributed.is_first():
+      with self._path.open('a') as file:
+        file.write(json.dumps(line) + '\n')
 
 
 def both(*observers: Callable[[Trajectory], dict] | None):

@@ -114,7 +114,8 @@ def demonstration_rewards(
       shuffle=False):
     batch = sharding.put(batch, sharding.batch_sharding(run.mesh))
     scores = reward_fn(batch.tokens, batch.attention_mask)
-    rewards.append(np.asarray(scores)[np.asarray(batch.weight) > 0])
+    scores, weight = sharding.to_host((scores, batch.weight))
+    rewards.append(scores[weight > 0])
   return np.concatenate(rewards)
 
 
@@ -143,8 +144,8 @@ def held_out_rewards(model, params, held_out, cfg, mesh):
     batch = sharding.put(batch, sharding.batch_sharding(mesh))
     flat = lambda x: x.reshape(-1, x.shape[-1])
     both = reward_fn(flat(batch.tokens), flat(batch.attention_mask))
-    is_real = np.asarray(batch.weight) > 0
-    rewards.append(np.asarray(both).reshape(-1, 2)[is_real])
+    both, weight = sharding.to_host((both, batch.weight))
+    rewards.append(both.reshape(-1, 2)[weight > 0])
   return np.concatenate(rewards).T
 
 

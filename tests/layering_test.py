@@ -23,6 +23,7 @@ _ROOT = pathlib.Path(__file__).resolve().parent.parent
 _FLOORS = {
     'errors': -1,  # Under all of them: it imports nothing.
     'init': 0,
+    'distributed': 0,
     'topologies': 0,
     'types': 0,
     'masked': 0,

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from alignjax import logprobs as logprobs_lib
 from alignjax import partitioning
@@ -60,7 +59,7 @@ def sample_responses(
 
 def read_responses(trajectory: Trajectory, *, eos_id: int) -> list[Response]:
   """The responses of a trajectory's real rows, on the host."""
-  tokens, mask, weight = jax.device_get(
+  tokens, mask, weight = sharding.to_host(
       (trajectory.tokens, trajectory.response_mask, trajectory.weight))
   rows = [t[m].tolist() for t, m, w in zip(tokens, mask, weight) if w > 0]
   return [Response(row, row[-1:] == [eos_id]) for row in rows]
@@ -68,7 +67,7 @@ def read_responses(trajectory: Trajectory, *, eos_id: int) -> list[Response]:
 
 def read_prompts(trajectory: Trajectory) -> list[list[int]]:
   """The prompts' tokens of a trajectory's real rows, on the host."""
-  tokens, mask, weight = jax.device_get(
+  tokens, mask, weight = sharding.to_host(
       (trajectory.tokens, trajectory.attention_mask & ~trajectory.response_mask,
        trajectory.weight))
   return [t[m].tolist() for t, m, w in zip(tokens, mask, weight) if w > 0]
@@ -113,7 +112,7 @@ def mean_kl(
   """Mean nats per response over the trajectories' real rows."""
   total = weight = 0.0
   for trajectory in trajectories:
-    kl = np.asarray(sequence_kl(params, ref_params, trajectory))
-    real = np.asarray(trajectory.weight)
+    kl, real = sharding.to_host((
+        sequence_kl(params, ref_params, trajectory), trajectory.weight))
     total, weight = total + float(kl @ real), weight + float(real.sum())
   return total / max(weight, 1.0)

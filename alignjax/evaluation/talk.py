@@ -104,7 +104,7 @@ def make_label_logprobs(
         rows, batch_size=size, max_length=max_length, num_epochs=1,
         num_samples=1, shuffle=False):
       batch = sharding.put(batch, sharding.batch_sharding(mesh))
-      found.append(np.asarray(read(params, batch)))
+      found.append(sharding.to_host(read(params, batch)))
     return np.concatenate(found)[:len(rows)]
 
   return label_logprobs
@@ -136,7 +136,7 @@ def make_response_logprobs(
 
   def response_logprobs(prompts, responses):
     rows = _answered(prompts, responses, tokenizer, max_length)
-    found = [np.asarray(read(params, batch)) for batch in _batches(
+    found = [sharding.to_host(read(params, batch)) for batch in _batches(
         rows, batch_size, max_length, tokenizer.pad_id, mesh)]
     return (np.concatenate(found)[:len(rows)],
             np.array([len(r.tokens) - r.prompt_length for r in rows]))
@@ -160,7 +160,7 @@ def make_score(
 
   def score(prompts, responses):
     rows = _answered(prompts, responses, tokenizer, max_length)
-    found = [np.asarray(reward_fn(batch.tokens, batch.attention_mask))
+    found = [sharding.to_host(reward_fn(batch.tokens, batch.attention_mask))
              for batch in _batches(
                  rows, batch_size, max_length, tokenizer.pad_id, mesh)]
     return np.concatenate(found)[:len(rows)]

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from alignjax import distributed
 from alignjax.metrics import format_value
 from alignjax.report import charts
 from alignjax.report import style
@@ -88,11 +89,16 @@ def write_report(
     lead: one sentence under the title.
   """
   path = os.fspath(path)
-  os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
-  part = path + '.part'
-  with open(part, 'w', encoding='utf-8', errors='replace') as file:
-    file.write(render(title=title, sections=sections, lead=lead))
-  os.replace(part, path)
+  text = render(title=title, sections=sections, lead=lead)
+
+  def write():
+    os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
+    part = path + '.part'
+    with open(part, 'w', encoding='utf-8', errors='replace') as file:
+      file.write(text)
+    os.replace(part, path)
+
+  distributed.by_first(write)
 
 
 def render(*, title: str, sections: Sequence[Section], lead: str = '') -> str:

@@ -63,8 +63,7 @@ def fit(
       else:
         state, metrics = step(state, batch)
       shapes.add(shape)
-      # Summed on the host: on the device, the sum would queue behind the step.
-      tokens = int(np.count_nonzero(np.asarray(batch.attention_mask)))
+      tokens = _count(batch.attention_mask)
       for hook in hooks:
         hook(i + 1, state, metrics, tokens)
   finally:
@@ -72,6 +71,18 @@ def fit(
       if hasattr(hook, 'close'):
         hook.close()
   return state
+
+
+def _count(mask) -> int:
+  """How many are true, of an array that may lie on other processes too.
+
+  Counted on the host: on the device, the sum would queue behind the step.
+  """
+  if not isinstance(mask, jax.Array) or mask.is_fully_addressable:
+    return int(np.count_nonzero(np.asarray(mask)))
+  own = sum(np.count_nonzero(np.asarray(shard.data))
+            for shard in mask.addressable_shards)
+  return int(own) * jax.process_count()  # About: a line for people.
 
 
 def _shape_of(batch) -> str:

@@ -42,6 +42,6 @@ def measure(
     batch = sharding.put(batch, rows)
     if annotate:
       batch = annotate(params, batch)
-    new = jax.device_get(jitted(params, batch))
+    new = sharding.to_host(jitted(params, batch))
     sums = new if sums is None else jax.tree.map(lambda x, y: x + y, sums, new)
   return metrics_lib.to_floats(sums)

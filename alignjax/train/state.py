@@ -84,7 +84,7 @@ def init_state(
   make = jax.jit(lambda p, key: _new_state(p, optimizer, key),
                  in_shardings=(shardings.params, shardings.key),
                  out_shardings=shardings)
-  key = jax.device_put(jax.random.key(seed), shardings.key)
+  key = sharding.put(jax.random.key(seed), shardings.key)
   return make(params, key), shardings
 
 

@@ -74,11 +74,10 @@ def start() -> None:
         f'{_PREFIX}TIMEOUT={timeout():g} seconds, with one '
         f'{_PREFIX}COORDINATOR that all can reach') from error
   if jax.process_count() > 1:
-    watch = _Watch()
-    watch.start()
+    _Watch().start()
     atexit.register(_leave)  # Before jax's own, which waits for nobody.
     _name_who_is_gone_when_aborted(
-        watch, jax_distributed.global_state.coordinator_address)
+        jax_distributed.global_state.coordinator_address)
 
 
 def timeout() -> float:
@@ -202,7 +201,7 @@ def naming() -> Iterator[None]:
     raise
 
 
-def _name_who_is_gone_when_aborted(watch: '_Watch', address: str) -> None:
+def _name_who_is_gone_when_aborted(address: str) -> None:
   """Ends this process with one line where the runtime would with a page.
 
   Its client aborts in C++ at once when the service that the first process runs
@@ -211,12 +210,12 @@ def _name_who_is_gone_when_aborted(watch: '_Watch', address: str) -> None:
   host, _, port = address.rpartition(':')
 
   def aborted(number: int) -> None:
-    if watch.silent:
-      _end(*watch.silent[0])
     try:
       socket.create_connection((host, int(port)), timeout=1).close()
     except OSError:
       _end(0, host, 'is gone')
+    # A broken connection to another may have thrown: the watch names it.
+    time.sleep(1.5 * timeout())
     _libc.signal(number, None)  # Aborted for a reason of its own.
 
   aborted = ctypes.CFUNCTYPE(None, ctypes.c_int)(aborted)

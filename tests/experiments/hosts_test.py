@@ -118,7 +118,7 @@ def killed(folders, tmp_path_factory) -> pathlib.Path:
   _, said = first.communicate(timeout=4 * _TIMEOUT)
   second.communicate()
   assert time.monotonic() - since < 2 * _TIMEOUT
-  assert first.returncode == 70
+  assert first.returncode == 70, said
   assert 'process 1 of 2' in said.splitlines()[-1]
   assert socket.gethostname() in said.splitlines()[-1]
   return workdir
@@ -138,7 +138,7 @@ def test_the_first_process_is_named_as_well(folders, tmp_path):
   first.send_signal(signal.SIGKILL)
   _, said = second.communicate(timeout=4 * _TIMEOUT)
   first.communicate()
-  assert second.returncode == 70
+  assert second.returncode == 70, said
   assert 'error: process 0 of 2' in said
 
 

@@ -47,7 +47,20 @@ class RunConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AdapterConfig(RunConfig):
+class ComputeConfig(RunConfig):
+  """The flags of how a model that is trained computes."""
+
+  # Of activations and matmuls, and of models that are not trained. What is
+  # trained stays float32.
+  dtype: Literal['float32', 'bfloat16'] = 'float32'
+  # Make activations anew in the backward pass: less memory, more work.
+  remat: bool = False
+  # Queries whose attention scores exist at one time; all if left out.
+  attention_block: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdapterConfig(ComputeConfig):
   """The flags of scripts that can train adapters instead of all weights."""
 
   lora_rank: int = 0  # Rank of LoRA adapters; 0 trains all weights.
@@ -59,13 +72,6 @@ class AdapterConfig(RunConfig):
   lora_rank_stabilised: bool = False  # alpha / √rank times instead.
   # Bits of the frozen base's matrices, under adapters: 8, or 4.
   quantize: Literal['none', 'int8', 'nf4'] = 'none'
-  # Of activations and matmuls, and of models that are not trained. What is
-  # trained stays float32.
-  dtype: Literal['float32', 'bfloat16'] = 'float32'
-  # Make activations anew in the backward pass: less memory, more work.
-  remat: bool = False
-  # Queries whose attention scores exist at one time; all if left out.
-  attention_block: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -34,12 +34,12 @@ def load_trainee(
   tokenizer = hf.load_tokenizer(folder)
   if not cfg.lora_rank:
     config, params = hf.load_model(folder, **depth)
-    config = _computed(config, cfg)
+    config = computed(config, cfg)
     return adapters.full(CausalLM(config), params, folder), tokenizer
   config, base = hf.load_model(
       folder, mesh=mesh, **depth,
       quantize=None if cfg.quantize == 'none' else cfg.quantize)
-  config, base = _computed(config, cfg), freeze(base, cfg.dtype)
+  config, base = computed(config, cfg), freeze(base, cfg.dtype)
   settings = lora.Lora(cfg.lora_rank, cfg.lora_alpha, cfg.lora_targets,
                        cfg.lora_rank_stabilised)
   return adapters.adapted(
@@ -104,10 +104,10 @@ def load_value(
   depth = dict(scan_layers=_is_deep(folder))
   if policy.base is None:
     config, params = hf.load_reward_model(folder, **depth)
-    config = _computed(config, cfg)
+    config = computed(config, cfg)
     return adapters.full(ScalarModel(config), params, folder)
   config, params = hf.load_reward_model(folder, **depth)
-  config = _computed(config, cfg)
+  config = computed(config, cfg)
   axes = ScalarModel(config).axes()
   params = freeze(sharding.put(
       params, sharding.tree_shardings(mesh, axes, params)), cfg.dtype)
@@ -118,7 +118,7 @@ def load_value(
       trainee, params=trainee.params | {'head': params['head']})
 
 
-def _computed(config, cfg: configs.AdapterConfig):
+def computed(config, cfg: configs.ComputeConfig):
   """The model's config with the run's dtype and its ways to save memory."""
   return dataclasses.replace(
       config, dtype=cfg.dtype, remat=cfg.remat,

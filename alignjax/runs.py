@@ -41,6 +41,7 @@ _BEFORE_TRAINING = ('config.json', 'demonstrations.jsonl')
 
 
 AdapterConfig = configs.AdapterConfig
+ComputeConfig = configs.ComputeConfig
 BatchConfig = configs.BatchConfig
 Iterations = configs.Iterations
 OptimizerConfig = configs.OptimizerConfig
@@ -48,6 +49,7 @@ RunConfig = configs.RunConfig
 Steps = configs.Steps
 
 is_adapter = loading.is_adapter
+computed = loading.computed
 load_policy = loading.load_policy
 load_reward_model = loading.load_reward_model
 load_trainee = loading.load_trainee

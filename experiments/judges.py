@@ -121,7 +121,7 @@ def reward_folder(cfg, policy: str) -> str:
   shared = {name: getattr(cfg, name) for name in (
       'data', 'max_length', 'seed', 'mesh', 'plain', 'long_prompts',
       'max_dropped', 'split', 'on_bad_record', 'duplicates')}
-  if isinstance(cfg, runs.AdapterConfig):
+  if isinstance(cfg, runs.ComputeConfig):
     shared |= {name: getattr(cfg, name) for name in (
         'dtype', 'remat', 'attention_block')}
   if adapted := lora_settings(cfg):

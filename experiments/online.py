@@ -18,6 +18,7 @@ from alignjax import sources
 from alignjax import telemetry
 from alignjax import train
 from alignjax.models import CausalLM
+from alignjax.models import freeze
 from alignjax.types import InputError
 from experiments import judges
 from experiments import ppo
@@ -25,7 +26,7 @@ from experiments import sft
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(runs.OptimizerConfig):
+class Config(runs.ComputeConfig, runs.OptimizerConfig):
   """Settings of every such method. Where two are given: testbed, folder."""
 
   # What scores a response: a reward model, or its final number against the
@@ -100,6 +101,7 @@ def script(
     ppo.check_groups(cfg, run, in_pairs=make_rows is not None)
     policy = sft.policy_folder(cfg)
     model, params, tokenizer = runs.load_policy(policy)
+    model = dataclasses.replace(model, config=runs.computed(model.config, cfg))
     sources.check_layout(cfg, model.config)
     width = cfg.max_length - cfg.max_new_tokens
     rows, observe, reward_fn, judge = prompts_and_reward(
@@ -110,7 +112,8 @@ def script(
         params, model.axes(), optimizer, mesh=run.mesh, seed=cfg.seed)
     watch = telemetry.Watch.of(run, tokenizer, kl_budget=None)
     iterate = train.make_online_iteration(
-        model, sharding.put(params, shardings.params), reward_fn,
+        model, freeze(sharding.put(params, shardings.params), cfg.dtype),
+        reward_fn,
         make_objective(model, cfg, width),
         make_estimate and make_estimate(cfg), optimizer, settings(cfg),
         shardings=shardings, mesh=run.mesh, prompt_length=width,

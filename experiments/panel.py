@@ -10,7 +10,8 @@ answers are aggregated (`pairs-majority.jsonl` ...), and a reward model learns
 from every method's pairs and from each annotator's own. All are measured by
 gold, on the same held-out pairs.
 
-Expect, with two CPU cores: 7 minutes with `--methods majority`, beside other jobs.
+Expect, with two CPU cores: 7 minutes with `--methods majority`, beside other
+jobs.
 """
 
 import dataclasses

@@ -32,7 +32,7 @@ class RunConfig:
   split: str = 'train'   # Which split, where --data is a folder of several.
   resume: bool = False   # Go on where the run in --workdir stopped.
   seed: int = 0          # Of the data order, the samples and new weights.
-  mesh: str = 'data:-1'  # Devices by axis: data, fsdp, tensor; -1: the rest.
+  mesh: str = 'data:-1'  # By axis: data, fsdp, sequence, tensor; -1: the rest.
   save_every: int = 0    # Steps between checkpoints; 0: four in a run.
   # What to do with prompts that leave no room: drop and count up to a quarter
   # of the file (auto), refuse the file, drop all, or cut them on the left.

@@ -19,6 +19,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from alignjax import columns
 from alignjax import partitioning
 
 
@@ -293,7 +294,7 @@ def _laid_out(states: jax.Array, table: jax.Array):
   must be gathered: whichever is smaller. Where it is the states, each device
   has all rows' logits for its part of the vocabulary.
   """
-  rows = ('batch', *(None,) * (states.ndim - 2)) if states.ndim > 1 else ()
+  rows = ('batch', 'length')[:states.ndim - 1]
   table, whole = table.astype(states.dtype), ('vocab', None)
   if not partitioning.splits_weights():
     return states, table, (*rows, 'vocab')
@@ -301,7 +302,7 @@ def _laid_out(states: jax.Array, table: jax.Array):
       'vocab_shard', table.shape[0]):
     return (states, partitioning.reshard(
         table, whole, partitioning.UNEMBEDDING), (*rows, 'vocab'))
-  gathered = ('rows', *rows[1:]) if rows else ()
+  gathered = ('rows', None)[:states.ndim - 1]
   return (partitioning.reshard(states, (*gathered, None), (*rows, None)),
           table, (*gathered, 'vocab_shard'))
 
@@ -321,26 +322,16 @@ def _by_chunks(
     first: int,
 ) -> jax.Array:
   """Maps [B, C, ...] to [B, C] along time; prepends `first` zero columns."""
-  batch, length = inputs[0].shape[:2]
   if chunk_size is not None:
     chex.assert_scalar_positive(chunk_size)
-  if chunk_size is None or chunk_size >= length:
+  length = inputs[0].shape[1]
+  chunk_size = min(chunk_size or length, length)
+  # Of a length that the mesh splits, a block has even parts, padded if need be.
+  if chunk_size < length or partitioning.num_shards('length') > 1:
+    out = columns.by_blocks(chunk_fn, inputs, chunk_size)
+  else:
     # The loss is what comes next: recomputing one chunk would save nothing.
     out = chunk_fn(*inputs)
-  else:
-    num_chunks = -(-length // chunk_size)
-
-    def split(x):
-      width = [(0, 0)] * x.ndim
-      width[1] = (0, num_chunks * chunk_size - length)
-      x = jnp.pad(x, width)
-      x = x.reshape(batch, num_chunks, chunk_size, *x.shape[2:])
-      return jnp.moveaxis(x, 1, 0)
-
-    out = jax.lax.map(
-        lambda chunk: jax.checkpoint(chunk_fn)(*chunk),
-        tuple(split(x) for x in inputs))
-    out = jnp.moveaxis(out, 0, 1).reshape(batch, -1)[:, :length]
   return jnp.pad(out, ((0, 0), (first, 0)))
 
 

@@ -31,15 +31,17 @@ RULES: dict[str, tuple[str, ...]] = {
     'heads': ('tensor',),
     'kv_heads': ('tensor',),
     'mlp': ('tensor',),
-    'embed': ('fsdp',),
+    'embed': ('fsdp', 'sequence'),
     'head_dim': (),
     'layers': (),
     'positions': (),
     'rank': (),
     'norm': (),
     # Of activations alone.
+    'length': ('sequence',),         # Of a row; its keys are whole.
     'rows': ('data',),               # Whose dimension of features is split.
-    'vocab_shard': ('fsdp', 'tensor'),  # Logits, split as far as they go.
+    # Logits, split as far as they go.
+    'vocab_shard': ('tensor', 'fsdp', 'sequence'),
 }
 
 # A table [V, D] for logits: by the vocabulary, or by D where that does not
@@ -77,7 +79,7 @@ def jit(function: Callable, mesh: Mesh | None, **settings) -> Callable:
 
 
 def spec(names, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-  """Mesh axes of one array: no axis twice, none that does not divide.
+  """Mesh axes of one array: none twice, of one device, or that do not divide.
 
   Args:
     names: a logical axis for each dimension; None is not split.
@@ -86,7 +88,8 @@ def spec(names, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
   """
   taken, dimensions = set(), []
   for name, size in zip(names, shape, strict=True):
-    chosen = tuple(a for a in RULES[name] if a not in taken) if name else ()
+    chosen = tuple(a for a in RULES[name] if a not in taken
+                   and mesh.shape[a] > 1) if name else ()
     if size % math.prod(mesh.shape[a] for a in chosen):
       chosen = ()  # Three heads over two devices: each holds all three.
     taken.update(chosen)
@@ -102,20 +105,25 @@ def constrain(x: jax.Array, *names: str | None) -> jax.Array:
   return _pinned(x, mesh, names)
 
 
+def num_shards(name: str) -> int:
+  """Into how many parts the mesh splits a dimension of this name."""
+  mesh = current_mesh()
+  return 1 if mesh is None else math.prod(
+      mesh.shape[axis] for axis in RULES[name])
+
+
 def splits_weights() -> bool:
   """Whether devices hold parts of the weights, of one program's rows."""
-  mesh = current_mesh()
-  return mesh is not None and mesh.shape['fsdp'] > 1
+  return num_shards('embed') > 1
 
 
 def divides(name: str, size: int) -> bool:
   """Whether a dimension of this name and size is split evenly."""
-  mesh = current_mesh()
-  return size % math.prod(mesh.shape[axis] for axis in RULES[name]) == 0
+  return size % num_shards(name) == 0
 
 
 def whole(weight: jax.Array, dtype, *names: str | None) -> jax.Array:
-  """A weight in the dtype of its matmul, with nothing split over fsdp.
+  """A weight in the dtype of its matmul, split over nothing but tensor.
 
   It is cast before it travels; its gradient is summed over devices in `dtype`,
   too, and split again.
@@ -129,7 +137,8 @@ def whole(weight: jax.Array, dtype, *names: str | None) -> jax.Array:
   if not splits_weights():
     return weight.astype(dtype)
   gathered = tuple(
-      None if name and 'fsdp' in RULES[name] else name for name in names)
+      None if name and set(RULES['embed']) & set(RULES[name]) else name
+      for name in names)
   return reshard(weight.astype(dtype), gathered, names)
 
 

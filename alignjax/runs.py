@@ -205,7 +205,8 @@ def check(cfg: RunConfig) -> jax.sharding.Mesh:
   """
   given = dataclasses.asdict(cfg)
   mesh = sharding.make_mesh(cfg.mesh)
-  settings.check(given, sharding.num_batch_shards(mesh))
+  settings.check(given, sharding.num_batch_shards(mesh),
+                 mesh.shape['sequence'])
   for name in ('model', 'reward_model', 'compare'):
     folder = given.get(name)
     if folder and folder != 'testbed' and not pathlib.Path(folder).is_dir():

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import math
 from typing import Any, NamedTuple
 
+from alignjax import topologies
 from alignjax.types import InputError
 
 
@@ -57,7 +58,7 @@ RANGES: dict[str, Range] = dict.fromkeys((
     'noise', 'entropy_coef', 'sft_coef', 'odds_coef', 'simpo_gamma',
     'desirable_weight', 'undesirable_weight', 'lora_rank', 'ptx_coef',
     'value_warmup', 'kl_gain', 'weight_decay', 'skip_prompts', 'min_margin',
-    'revision_temperature',
+    'revision_temperature', 'num_slots',
 ), _NOT_NEGATIVE) | dict.fromkeys(
     ('gamma', 'lam', 'max_dropped', 'tail', 'min_ended', 'warmup',
      'final_rate', 'safety_threshold'), _SHARE) | {
@@ -72,12 +73,14 @@ RANGES: dict[str, Range] = dict.fromkeys((
 }
 
 
-def check(settings: Mapping[str, Any], num_shards: int) -> None:
+def check(settings: Mapping[str, Any], num_shards: int, num_parts: int = 1
+          ) -> None:
   """Refuses the first setting that is out of range or does not fit another.
 
   Args:
     settings: name to value; None is a setting left open, and passes.
     num_shards: parts that the mesh splits a batch into.
+    num_parts: parts that it splits a row into.
 
   Raises:
     InputError: naming the setting, its value, the rule and the repair.
@@ -93,6 +96,8 @@ def check(settings: Mapping[str, Any], num_shards: int) -> None:
     raise InputError(
         f'quantize={settings["quantize"]} without adapters leaves nothing to '
         'train: few bits hold no small steps; add --lora-rank 16, or drop it')
+  if 'max_length' in settings:
+    topologies.check_length(settings['max_length'], num_parts, 'max_length')
   new, longest = (settings.get(k) for k in ('max_new_tokens', 'max_length'))
   if new and longest and new >= longest:
     raise InputError(
@@ -116,6 +121,11 @@ def _check_batch(settings: Mapping[str, Any], num_shards: int) -> None:
         f'kl_horizon={settings["kl_horizon"]} is not above a fifth of '
         f'batch_size={size}, and one iteration could turn the penalty into a '
         'bonus; use a longer horizon')
+  slots = settings.get('num_slots', 0)
+  if slots % num_shards:
+    raise InputError(
+        f'num_slots={slots} does not split over {num_shards} data shards; use '
+        f'a multiple of {num_shards}, or 0 to sample all at once')
   samples = settings.get('num_samples', 1)
   if size % samples:
     raise InputError(

@@ -56,12 +56,13 @@ def make_mesh(
   """A mesh over all devices, from text such as `data:2,fsdp:-1,tensor:2`.
 
   Args:
-    spec: `axis:size` pairs over the axes data, fsdp and tensor; one size may
-      be -1 and takes the devices that remain. An axis left out has size 1.
+    spec: `axis:size` pairs over the axes data, fsdp, sequence and tensor; one
+      size may be -1 and takes the devices that remain. An axis left out has
+      size 1.
     devices: to lay it over; all of this process's if None.
 
   Returns:
-    A mesh with all three axes, of Auto type (explicit types refuse what
+    A mesh with all four axes, of Auto type (explicit types refuse what
     logical constraints need).
 
   Raises:

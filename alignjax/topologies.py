@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 from alignjax.errors import InputError
 
-AXES = ('data', 'fsdp', 'tensor')
+AXES = ('data', 'fsdp', 'sequence', 'tensor')
 PAIRED = ('reward', 'dpo')  # Methods whose batches are of pairs.
-
 
 
 class Chip(NamedTuple):
@@ -141,6 +140,20 @@ def smallest_batch(
 ) -> int:
   """What the rows of a batch must be a multiple of; a pair is two."""
   return num_shards * num_microbatches * num_minibatches * (1 + is_paired)
+
+
+def check_length(length: int, num_parts: int, name: str = 'length') -> None:
+  """Refuses rows that do not split evenly over the sequence axis.
+
+  Raises:
+    InputError: the nearest lengths that do are named.
+  """
+  if length % num_parts == 0:
+    return
+  below = length // num_parts * num_parts
+  near = ' or '.join(str(n) for n in (below, below + num_parts) if n)
+  raise InputError(
+      f'{name}={length} does not split over sequence:{num_parts}; use {near}')
 
 
 def check_batch(rows: int, unit: int, num_shards: int) -> None:

@@ -50,6 +50,9 @@ class Config(runs.ComputeConfig, runs.OptimizerConfig):
   num_microbatches: int = 1          # Parts of a minibatch, to save memory.
   missing_eos_penalty: float = 1.0   # Off the reward of a cut response.
   temperature: float = 1.0           # Of sampling.
+  # Responses that are sampled at one time, 0: all of a batch. Where one ends,
+  # the next prompt moves in; the cache is this many rows. Samples stay as are.
+  num_slots: int = 0
   chunk_size: int | None = None      # Columns unembedded at one time.
   # Nats by which sampler and training forward may disagree on a token.
   max_decode_gap: float = 1.0

@@ -95,6 +95,9 @@ class Config(runs.AdapterConfig, runs.OptimizerConfig):
   num_microbatches: int = 1          # Parts of a minibatch, to save memory.
   missing_eos_penalty: float = 1.0   # Off the reward of a cut response.
   temperature: float = 1.0           # Of sampling.
+  # Responses that are sampled at one time, 0: all of a batch. Where one ends,
+  # the next prompt moves in; the cache is this many rows. Samples stay as are.
+  num_slots: int = 0
   chunk_size: int | None = None      # Columns unembedded at one time.
   # URL of an OpenAI-compatible server that samples instead; '' samples here.
   engine: str = ''

@@ -46,6 +46,9 @@ class Config(sft.Config):
   skip_prompts: int = 0              # Of the testbed, that are left out first.
   max_new_tokens: int | None = None  # Tokens of a response. 32, 128.
   temperature: float = 1.0           # Of sampling.
+  # Responses that are sampled at one time, 0: all of a batch. Where one ends,
+  # the next prompt moves in; the cache is this many rows. Samples stay as are.
+  num_slots: int = 0
   sample_batch: int = 256            # Responses sampled at one time.
 
 
@@ -82,7 +85,8 @@ def best(cfg: Config, run: runs.Run, policy, tokenizer) -> list[dict]:
           run.mesh, policy.axes, policy.params)))
   generate = rollout.make_generate(
       policy.model, max_new_tokens=cfg.max_new_tokens, mesh=run.mesh,
-      eos_id=tokenizer.eos_id, temperature=cfg.temperature)
+      eos_id=tokenizer.eos_id, temperature=cfg.temperature,
+      num_slots=cfg.num_slots)
   whole = math.lcm(cfg.best_of, run.num_shards)
   size = max(1, cfg.sample_batch // whole) * whole
   with run.console.working(

@@ -41,6 +41,10 @@ def check(cfg) -> None:
     raise InputError(
         f'engine={cfg.engine} is handed whole weights, and lora_rank='
         f'{cfg.lora_rank} trains adapters; leave one of them out')
+  if cfg.engine and cfg.num_slots:
+    raise InputError(
+        f'num_slots={cfg.num_slots} is of the sampler here, and engine='
+        f'{cfg.engine} samples; leave one of them out')
   if cfg.engine and not cfg.engine.startswith(('http://', 'https://')):
     raise InputError(f'engine={cfg.engine} is no URL; write for example '
                      'http://127.0.0.1:8000')

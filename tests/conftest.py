@@ -32,7 +32,6 @@ os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
 
 
 import hypothesis  # noqa: E402
-import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 # Shapes compile once, so a first example may take seconds; a failure found in
@@ -79,8 +78,6 @@ def mesh_of():
   def make(spec):
     if spec != 'one':
       return sharding.make_mesh(spec)
-    return jax.sharding.Mesh(
-        np.asarray(jax.devices()[:1]).reshape(1, 1, 1), sharding.AXES,
-        axis_types=(jax.sharding.AxisType.Auto,) * 3)
+    return sharding.make_mesh('data:1', jax.devices()[:1])
 
   return make

@@ -40,7 +40,7 @@ def test_no_axis_is_taken_twice_and_none_that_does_not_divide():
   assert spec(('vocab', 'embed'), (64, 16)) == PartitionSpec('tensor', 'fsdp')
   assert spec(('vocab', 'embed'), (63, 16)) == PartitionSpec(None, 'fsdp')
   assert spec(partitioning.UNEMBEDDING, (64, 16)) == PartitionSpec(
-      ('fsdp', 'tensor'), None)
+      ('tensor', 'fsdp'), None)
   assert spec(partitioning.UNEMBEDDING, (63, 16)) == PartitionSpec(
       None, 'fsdp')
   assert spec(('embed', None), (16, 3)) == PartitionSpec('fsdp', None)

@@ -13,18 +13,19 @@ from alignjax.types import InputError
 
 
 @pytest.mark.parametrize('spec, shape', [
-    ('data:-1', (8, 1, 1)),
-    ('data:8', (8, 1, 1)),
-    ('fsdp:-1', (1, 8, 1)),
-    ('data:2,fsdp:-1,tensor:2', (2, 2, 2)),
-    ('tensor:4, data:2', (2, 1, 4)),  # In any order, with spaces.
-    ('data:-1,fsdp:8', (1, 8, 1)),
+    ('data:-1', (8, 1, 1, 1)),
+    ('data:8', (8, 1, 1, 1)),
+    ('fsdp:-1', (1, 8, 1, 1)),
+    ('data:2,fsdp:-1,tensor:2', (2, 2, 1, 2)),
+    ('tensor:4, data:2', (2, 1, 1, 4)),  # In any order, with spaces.
+    ('data:-1,fsdp:8', (1, 8, 1, 1)),
+    ('sequence:4,fsdp:2', (1, 2, 4, 1)),
 ])
-def test_a_mesh_has_three_axes_over_all_devices(spec, shape):
+def test_a_mesh_has_four_axes_over_all_devices(spec, shape):
   mesh = sharding.make_mesh(spec)
-  assert mesh.axis_names == ('data', 'fsdp', 'tensor')
+  assert mesh.axis_names == ('data', 'fsdp', 'sequence', 'tensor')
   assert tuple(mesh.shape.values()) == shape
-  assert mesh.axis_types == (AxisType.Auto,) * 3
+  assert mesh.axis_types == (AxisType.Auto,) * 4
   assert set(mesh.devices.ravel()) == set(jax.devices())
   assert sharding.num_batch_shards(mesh) == shape[0] * shape[1]
 
@@ -81,10 +82,23 @@ def test_the_rules_split_parameters_over_fsdp_and_tensor():
 
 
 def test_what_an_axis_does_not_divide_is_not_split():
-  specs = specs_of('data:2,tensor:4', vocab_size=30)
+  specs = specs_of('fsdp:2,tensor:4', vocab_size=30)
   assert specs['embed'] == PartitionSpec(None, 'fsdp')          # 30 / 4.
   assert specs['layers_0']['key'] == PartitionSpec('fsdp', None, None)  # 2.
   assert specs['layers_0']['query'] == PartitionSpec('fsdp', 'tensor', None)
+
+
+def test_an_axis_of_one_device_is_not_named():
+  specs = specs_of('data:2,sequence:4')
+  assert specs['embed'] == PartitionSpec(None, 'sequence')
+  assert specs['layers_0']['down'] == PartitionSpec(None, 'sequence')
+
+
+def test_parameters_are_split_over_the_devices_that_share_a_row_too():
+  specs = specs_of('fsdp:2,sequence:2,tensor:2')
+  both = 'fsdp', 'sequence'
+  assert specs['embed'] == PartitionSpec('tensor', both)
+  assert specs['layers_0']['query'] == PartitionSpec(both, 'tensor', None)
 
 
 def test_stacked_layers_keep_their_leading_dimension_whole():
@@ -96,7 +110,7 @@ def test_no_mesh_axis_is_used_twice_in_one_array():
   mesh = sharding.make_mesh('fsdp:4,tensor:2')
   for axes, expected in (
       (('embed', 'embed'), ('fsdp', None)),
-      (('batch', 'embed'), (('data', 'fsdp'), None)),
+      (('batch', 'embed'), ('fsdp', None)),
       (('vocab', 'mlp'), ('tensor', None))):
     tree = sharding.tree_shardings(
         mesh, {'w': PartitionSpec(*axes)}, {'w': jnp.zeros((8, 8))})

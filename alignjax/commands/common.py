@@ -37,7 +37,7 @@ class Common:
   plain: bool = False  # Leave the folder's chat template out.
   batch_size: int = 8  # Rows computed at one time.
   dtype: Literal['float32', 'bfloat16'] = 'float32'  # Of weights and matmuls.
-  mesh: str = 'data:-1'  # Devices by axis: data, fsdp, tensor; -1: the rest.
+  mesh: str = 'data:-1'  # By axis: data, fsdp, sequence, tensor; -1: the rest.
 
 
 def read_rows(path: str, read: Callable) -> list:

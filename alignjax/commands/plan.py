@@ -31,12 +31,13 @@ class Plan:
   topology: str  # v5e:4x8, v4:..., v5p:2x2x4, v6e:..., h100:8, cpu:2.
   batch: int = 64  # Rows of a step: responses, so that a pair is two.
   length: int = 1024  # Tokens of a row, prompt and response.
-  mesh: str = 'fsdp:-1'  # Devices by axis: data, fsdp, tensor; -1: the rest.
+  mesh: str = 'fsdp:-1'  # By axis: data, fsdp, sequence, tensor; -1: the rest.
   chunk_size: int = 128  # Columns whose logits exist at one time; 0: all.
   attention_block: int = 128  # Queries whose scores exist at one time; 0: all.
   num_microbatches: int = 1  # Parts that a batch is taken in.
   num_minibatches: int = 1  # Optimizer steps in a pass over a rollout.
   num_epochs: int = 2  # Passes over a rollout.
+  num_slots: int = 0  # Responses sampled at one time: the cache's rows. 0: all.
   # Of a row, in a rollout, half of it if 0; of each response of a branched
   # pair, a quarter.
   max_new_tokens: int = 0
@@ -58,7 +59,7 @@ class Plan:
     """Refuses what can be told without jax: numbers, topology and mesh."""
     for name in ('batch', 'length', 'num_microbatches', 'num_minibatches',
                  'num_epochs', 'chunk_size', 'attention_block', 'lora_rank',
-                 'max_new_tokens', 'epoch_rows'):
+                 'max_new_tokens', 'epoch_rows', 'num_slots'):
       least = int(name in _COUNTS)
       if getattr(self, name) < least:
         raise InputError(f'{name}={getattr(self, name)} is out of range; it '
@@ -69,6 +70,10 @@ class Plan:
     topology = topologies.parse_topology(self.topology)
     sizes = topologies.mesh_sizes(self.mesh, topology.num_chips)
     shards = sizes['data'] * sizes['fsdp']
+    topologies.check_length(self.length, sizes['sequence'])
+    if self.num_slots % shards:
+      raise InputError(f'num_slots={self.num_slots} does not split over '
+                       f'{shards} shards of data x fsdp; use a multiple')
     if not self.fit:
       topologies.check_batch(self.batch, topologies.smallest_batch(
           shards, is_paired=self.method in topologies.PAIRED,
@@ -88,7 +93,7 @@ def plan(cfg: Plan) -> None:
   shape = plan_lib.Shape(cfg.batch, cfg.length, cfg.chunk_size or None,
                          cfg.num_microbatches, cfg.lora_rank,
                          cfg.max_new_tokens, cfg.num_minibatches,
-                         cfg.num_epochs, cfg.layout)
+                         cfg.num_epochs, cfg.num_slots, cfg.layout)
   if cfg.fit:
     cfg, found = search(cfg, config, shape, topology)
   else:

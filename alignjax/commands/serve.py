@@ -24,7 +24,7 @@ class Serve:
   port: int = 8000  # Of it; 0 takes any that is free.
   max_batch: int = 128  # Requests sampled together.
   dtype: Literal['float32', 'bfloat16'] = 'float32'  # Of weights and matmuls.
-  mesh: str = 'data:-1'  # Devices by axis: data, fsdp, tensor; -1: the rest.
+  mesh: str = 'data:-1'  # By axis: data, fsdp, sequence, tensor; -1: the rest.
 
 
 def serve(cfg: Serve) -> None:

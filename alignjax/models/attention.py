@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from alignjax import columns
+
 # Large and finite: a row that may see nothing gets uniform weights, not NaN.
 _NEVER = -1e30
 
@@ -99,16 +101,7 @@ def attend(
     return jnp.einsum('bkgts,bskd->btkgd', weights, value)
 
   if block is None or length <= block:
-    return mixed(query, seen).reshape(batch, length, heads, head_dim)
-  count = -(-length // block)
-
-  def split(x):
-    pad = [(0, 0)] * x.ndim
-    pad[1] = (0, count * block - length)
-    x = jnp.pad(x, pad).reshape(batch, count, block, *x.shape[2:])
-    return jnp.moveaxis(x, 1, 0)
-
-  y = jax.lax.map(lambda part: jax.checkpoint(mixed)(*part),
-                  (split(query), split(seen)))
-  y = jnp.moveaxis(y, 0, 1).reshape(batch, -1, heads, head_dim)
-  return y[:, :length]
+    y = mixed(query, seen)
+  else:
+    y = columns.by_blocks(mixed, (query, seen), block)
+  return y.reshape(batch, length, heads, head_dim)

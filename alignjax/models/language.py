@@ -107,7 +107,8 @@ class CausalLM:
 
   def decode(
       self, params: Params, tokens: jax.Array, positions: jax.Array,
-      attention_mask: jax.Array, cache: Cache, column: jax.Array,
+      attention_mask: jax.Array, cache: Cache, column: jax.Array, *,
+      key_positions: jax.Array | None = None,
   ) -> tuple[jax.Array, Cache]:
     """Hidden states of the next T tokens, given what the cache remembers.
 
@@ -118,16 +119,22 @@ class CausalLM:
       attention_mask: [B, S] bool over the cache's columns, these T included.
       cache: `make_cache`'s, or an earlier call's.
       column: [] int32, the cache column of the first of the T tokens.
+      key_positions: [B, S] int32, of what each column holds, these T tokens
+        included; by default columns are in the order of their positions.
 
     Returns:
       [B, T, D] hidden states, equal to `hidden`'s up to rounding, and the
       cache with these tokens in it.
     """
     self._check_length(attention_mask.shape[1])
-    columns = jnp.arange(attention_mask.shape[1])
-    rows = column + jnp.arange(tokens.shape[1])
-    seen = attention_mask[:, None] & (columns <= rows[:, None])
-    key_positions = attention.count_positions(attention_mask)
+    if key_positions is None:
+      columns = jnp.arange(attention_mask.shape[1])
+      rows = column + jnp.arange(tokens.shape[1])
+      is_before = columns <= rows[:, None]
+      key_positions = attention.count_positions(attention_mask)
+    else:
+      is_before = key_positions[:, None] <= positions[:, :, None]
+    seen = attention_mask[:, None] & is_before
     return Transformer(self.config).apply(
         {'params': params}, tokens, positions, seen, key_positions, cache,
         column)

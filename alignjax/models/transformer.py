@@ -20,6 +20,7 @@ from alignjax.models.config import ModelConfig
 from alignjax.models.quantize import dequantize
 from alignjax.models.quantize import is_quantized
 from alignjax.partitioning import constrain
+from alignjax.partitioning import num_shards
 from alignjax.partitioning import splits_weights
 from alignjax.partitioning import UNEMBEDDING
 from alignjax.partitioning import whole
@@ -62,7 +63,9 @@ def layer_norm(
 
 def project(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """[B, T, D] by [D, ...]: rows flattened, the matmul CPUs and TPUs like."""
-  rows = x.reshape(-1, x.shape[-1])
+  # What is split over two axes of a mesh, rows and length, has no flat form.
+  is_flat = num_shards('length') == 1
+  rows = x.reshape(-1, x.shape[-1]) if is_flat else x
   flat = rows @ kernel.reshape(kernel.shape[0], -1).astype(x.dtype)
   return flat.reshape(*x.shape[:-1], *kernel.shape[1:])
 
@@ -85,10 +88,12 @@ def multiply(
   flat = lambda k: k.reshape(-1, *k.shape[inputs:])
   if x.size >= kernel.size or not splits_weights():
     return project(x, flat(whole(kernel, x.dtype, *axes)))
-  x = constrain(x, 'rows', None, axes[0] if inputs == 1 else None)
+  axis = axes[0] if inputs == 1 else None
+  x = constrain(constrain(x, 'batch', None, axis), 'rows', None, axis)
   y = project(x, flat(kernel.astype(x.dtype)))
   if 'embed' in axes[inputs:]:
     y = constrain(y, 'rows', None, *axes[inputs:])
+    y = constrain(y, 'batch', None, *axes[inputs:])  # One axis at a time.
   return constrain(y, 'batch', None, *(
       None if axis == 'embed' else axis for axis in axes[inputs:]))
 
@@ -170,10 +175,10 @@ class Layer(_Block):
         entry('attention_norm', x), View(*(of[kind] for of in view)),
         layer_cache, column)
     after = constrain(x + leave('post_attention_norm', mixed),
-                      'batch', None, None)
+                      'batch', 'length', None)
     thought = self._mlp(entry('mlp_norm', x if self.config.parallel else after))
     y = after + leave('post_mlp_norm', thought)
-    return constrain(y, 'batch', None, None), layer_cache
+    return constrain(y, 'batch', 'length', None), layer_cache
 
   def _attend(self, x, view, layer_cache, column):
     c = self.config
@@ -183,7 +188,7 @@ class Layer(_Block):
       y = self._linear(
           name, x, (d, count, hd), ('embed', axis, 'head_dim'),
           bias=c.attention_bias != 'none')
-      return constrain(y, 'batch', None, axis, None)
+      return constrain(y, 'batch', 'length', axis, None)
 
     def normed(name, y, axis):
       if c.qk_norm == 'none':
@@ -198,6 +203,8 @@ class Layer(_Block):
     key = normed('key_norm', key, 'kv_heads')
     query = rope.rotate(query, view.cos, view.sin)
     key = rope.rotate(key, view.cos, view.sin)
+    key, value = (constrain(x, 'batch', None, 'kv_heads', None)
+                  for x in (key, value))
     if layer_cache is not None:
       layer_cache = cache_lib.write(layer_cache, key, value, column)
       key, value = layer_cache
@@ -251,14 +258,16 @@ class Transformer(_Block):
     # Each device looks up its part of the width, for all rows of its data axis:
     # the table is never gathered, and its gradient is summed in float32.
     x = embed[constrain(tokens, 'rows', None)].astype(c.dtype)
-    x = constrain(constrain(x, 'rows', None, 'embed'), 'batch', None, None)
+    for place in (('rows', None, 'embed'), ('batch', None, 'embed'),
+                  ('batch', 'length', None)):  # One axis moves at a time.
+      x = constrain(x, *place)
     if c.embed_scale != 1.0:
       x *= jnp.asarray(c.embed_scale, c.dtype)  # Rounded: Gemma was so trained.
     if c.learned_positions:
       places = self._weight('position_embed', (c.max_positions, c.hidden_size),
                             ('positions', 'embed'), c.hidden_size)
       x += places[positions].astype(c.dtype)
-    view = _view(c, positions, seen,
+    view = _view(c, positions, constrain(seen, 'batch', 'length', None),
                  positions if key_positions is None else key_positions)
     x, cache = self._layers(x, view, cache, column)
     return self._norm('final_norm', x), cache

@@ -48,6 +48,7 @@ class Shape(NamedTuple):
   max_new_tokens: int = 0   # Of `length`, in a rollout; 0 is half.
   num_minibatches: int = 1  # Of a rollout.
   num_epochs: int = 2       # Over a rollout.
+  num_slots: int = 0        # Responses sampled at one time; 0: all.
   # 'branched': a pair shares a row, prompt | chosen | rejected, of `length`.
   layout: Literal['padded', 'branched'] = 'padded'
 
@@ -245,7 +246,7 @@ def _ppo(config, shape, mesh) -> list[Program]:
   settings = train.PPOConfig(
       max_new_tokens=new, num_epochs=shape.num_epochs,
       num_minibatches=shape.num_minibatches,
-      num_microbatches=shape.num_microbatches)
+      num_microbatches=shape.num_microbatches, num_slots=shape.num_slots)
   optimizers = train.make_optimizer(1e-6, 1_000), train.make_optimizer(
       1e-5, 1_000)
   state, shardings = train.abstract_ppo_state(
@@ -291,7 +292,8 @@ def _of_iteration(config, shape, mesh, new, programs, roles, state, policy,
   annotated, _ = jax.eval_shape(
       programs['annotate'], whole, frozen, critic, state.kl.coef, sampled,
       reward)
-  cache = jax.eval_shape(lambda: make_cache(config, rows, shape.length))
+  cache = jax.eval_shape(lambda: make_cache(
+      config, shape.num_slots or rows, shape.length))
   cache = _lying(cache, jax.tree.map(lambda _: _CACHE, cache), mesh)
   passes = (3.0, 2.0) if policy.base else (4.0, 3.0)
   once = lambda n: cost.Work(rows, shape.length, n, n)

@@ -1,4 +1,8 @@
-"""The jitted sampler: prefill, then a cached loop until every row has ended."""
+"""The jitted sampler: prefill, then a cached loop until every row has ended.
+
+Where a batch is sampled in fewer slots than it has prompts, the loop is that of
+`rollout.slots`; responses are the same.
+"""
 
 from collections.abc import Callable
 import functools
@@ -13,6 +17,7 @@ from alignjax.models import CausalLM
 from alignjax.models import count_positions
 from alignjax.models import make_cache
 from alignjax.rollout import sampling
+from alignjax.rollout import slots
 from alignjax.types import PromptBatch
 from alignjax.types import Trajectory
 
@@ -25,6 +30,7 @@ def make_generate(
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
+    num_slots: int = 0,
     mesh: jax.sharding.Mesh | None = None,
     param_shardings=None,
 ) -> Callable[[object, PromptBatch, jax.Array], Trajectory]:
@@ -40,51 +46,33 @@ def make_generate(
     temperature: divides the logits; 0 is greedy.
     top_k: sample among the k likeliest; 0 is all.
     top_p: sample among the likeliest that reach probability p.
+    num_slots: responses that are sampled at one time; where one ends, the next
+      prompt moves in. 0, or the batch's size and more, samples all at once.
     mesh: pins the rows of prompts and trajectories to its batch axes.
     param_shardings: of `params`, with `mesh`; None replicates them.
   """
 
   def generate(params, prompts, key):
-    batch, width = prompts.tokens.shape
-    length = width + max_new_tokens
     keys = sampling.row_keys(key, prompts.prompt_id, prompts.sample_id)
     unembedding = model.unembedding(params)
 
-    def draw(hidden, position):
-      logits = partitioning.constrain(logprobs_lib.logits(
-          hidden, unembedding, softcap=model.config.logit_softcap),
-          'batch', 'vocab')
-      at = jax.vmap(jax.random.fold_in, (0, None))(keys, position)
+    def draw(hidden, keys, position):
+      logits = logprobs_lib.logits(
+          hidden, unembedding, softcap=model.config.logit_softcap)
+      for vocabulary in ('vocab_shard', 'vocab'):  # One axis moves at a time.
+        logits = partitioning.constrain(logits, 'batch', vocabulary)
+      at = jax.vmap(jax.random.fold_in)(keys, position)
       return sampling.sample(at, logits, temperature=temperature, top_k=top_k,
                              top_p=top_p)
 
-    pad = ((0, 0), (0, max_new_tokens))
-    mask = jnp.pad(prompts.attention_mask, pad)
-    hidden, cache = model.decode(
-        params, prompts.tokens, count_positions(prompts.attention_mask), mask,
-        make_cache(model.config, batch, length), jnp.int32(0))
-    lengths = jnp.sum(prompts.attention_mask, axis=1, dtype=jnp.int32)
-    token, logprob = draw(hidden[:, -1], jnp.int32(0))
-    start = dict(
-        i=jnp.int32(0), token=token, logprob=logprob, mask=mask, cache=cache,
-        is_open=prompts.weight > 0, tokens=jnp.pad(prompts.tokens, pad),
-        logprobs=jnp.zeros((batch, length), jnp.float32))
-
-    keep = functools.partial(_keep, width=width, eos_id=eos_id)
-
-    def advance(s):
-      """Decodes what was kept last and draws the token after it."""
-      hidden, cache = _decode(
-          model, params, lengths + s['i'] - 1, width + s['i'] - 1, s)
-      token, logprob = draw(hidden, s['i'])
-      return keep(s | dict(token=token, logprob=logprob, cache=cache))
-
-    is_running = lambda s: (s['i'] < max_new_tokens) & jnp.any(s['is_open'])
-    end = jax.lax.while_loop(is_running, advance, keep(start))
-    return Trajectory(
-        tokens=end['tokens'], attention_mask=end['mask'],
-        response_mask=end['mask'] & (jnp.arange(length) >= width),
-        weight=prompts.weight, sampler_logprobs=end['logprobs'])
+    settings = dict(max_new_tokens=max_new_tokens, eos_id=eos_id)
+    if 0 < num_slots < len(prompts.tokens):
+      written = slots.sample(model, params, prompts, keys, draw,
+                             num_slots=num_slots, **settings)
+    else:
+      written = _sample_together(
+          model, params, prompts, keys, draw, **settings)
+    return _trajectory(prompts, *written)
 
   if mesh is None:
     return jax.jit(generate)
@@ -92,6 +80,50 @@ def make_generate(
   return partitioning.jit(
       generate, mesh, out_shardings=rows,
       in_shardings=(param_shardings or whole, rows, whole))
+
+
+def _trajectory(prompts, tokens, logprobs, mask) -> Trajectory:
+  """Prompts with the responses behind them, [B, R] each."""
+  behind = lambda x, y: jnp.concatenate([x, y], axis=1)
+  nothing = lambda dtype: jnp.zeros(prompts.tokens.shape, dtype)
+  return Trajectory(
+      tokens=behind(prompts.tokens, tokens),
+      attention_mask=behind(prompts.attention_mask, mask),
+      response_mask=behind(nothing(bool), mask), weight=prompts.weight,
+      sampler_logprobs=behind(
+          nothing(jnp.float32), jnp.where(mask, logprobs, 0.0)))
+
+
+def _sample_together(model, params, prompts, keys, draw, *, max_new_tokens,
+                     eos_id):
+  """(tokens, logprobs, mask), [B, R] each, of all rows at one time."""
+  batch, width = prompts.tokens.shape
+  length = width + max_new_tokens
+  pad = ((0, 0), (0, max_new_tokens))
+  mask = jnp.pad(prompts.attention_mask, pad)
+  hidden, cache = model.decode(
+      params, prompts.tokens, count_positions(prompts.attention_mask), mask,
+      make_cache(model.config, batch, length), jnp.int32(0))
+  lengths = jnp.sum(prompts.attention_mask, axis=1, dtype=jnp.int32)
+  each = lambda i: jnp.broadcast_to(i, batch)
+  token, logprob = draw(hidden[:, -1], keys, each(jnp.int32(0)))
+  start = dict(
+      i=jnp.int32(0), token=token, logprob=logprob, mask=mask, cache=cache,
+      is_open=prompts.weight > 0, tokens=jnp.pad(prompts.tokens, pad),
+      logprobs=jnp.zeros((batch, length), jnp.float32))
+
+  keep = functools.partial(_keep, width=width, eos_id=eos_id)
+
+  def advance(s):
+    """Decodes what was kept last and draws the token after it."""
+    hidden, cache = _decode(
+        model, params, lengths + s['i'] - 1, width + s['i'] - 1, s)
+    token, logprob = draw(hidden, keys, each(s['i']))
+    return keep(s | dict(token=token, logprob=logprob, cache=cache))
+
+  is_running = lambda s: (s['i'] < max_new_tokens) & jnp.any(s['is_open'])
+  end = jax.lax.while_loop(is_running, advance, keep(start))
+  return tuple(end[name][:, width:] for name in ('tokens', 'logprobs', 'mask'))
 
 
 def _decode(model, params, positions, column, s):

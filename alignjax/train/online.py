@@ -58,6 +58,7 @@ class OnlineConfig:
   missing_eos_penalty: float = 1.0  # Off the reward of a response cut short.
   temperature: float = 1.0    # Of sampling, and of every logprob taken.
   max_new_tokens: int = 32    # Longest response, EOS included.
+  num_slots: int = 0          # Responses sampled at one time; 0: all.
   layout: Literal['padded', 'branched'] = 'padded'  # What models read.
 
 
@@ -264,7 +265,7 @@ def make_online_iteration(
   rows, whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
   generate = rollout.make_generate(
       model, max_new_tokens=config.max_new_tokens, eos_id=eos_id,
-      temperature=config.temperature, mesh=mesh,
+      temperature=config.temperature, num_slots=config.num_slots, mesh=mesh,
       param_shardings=shardings.params)
   share = rollout.make_share(
       config.layout, num_samples=config.num_samples,

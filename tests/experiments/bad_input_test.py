@@ -79,7 +79,7 @@ def broken(foreign, tmp_path):
         'batch_size=6', '8 data shards', 'a multiple of 8']),
     ('sft', ['--num-microbatches', '3'], ['num_microbatches=3', 'of 24']),
     ('sft', ['--mesh', 'data:3'], ["mesh='data:3'", '8 devices']),
-    ('sft', ['--mesh', 'rows:8'], ["'rows'", 'data, fsdp, tensor']),
+    ('sft', ['--mesh', 'rows:8'], ["'rows'", 'data, fsdp, sequence, tensor']),
     ('sft', ['--mesh', 'data:many'], ["'many'", 'a whole number']),
     ('sft', ['--seed', '-1'], ['seed=-1']),
     ('sft', ['--num-steps', 'ten'], ['--num-steps', "'ten'"]),

@@ -1,8 +1,6 @@
 """KTO: the loss worked by hand, and one z0 however the batch is cut."""
 
 import jax
-from jax.sharding import AxisType
-from jax.sharding import Mesh
 import numpy as np
 import optax
 import pytest
@@ -170,8 +168,7 @@ def test_padding_and_filler_change_neither_value_nor_gradient(annotate, mesh):
 
 def test_four_microbatches_equal_one():
   """z0 above all, which a microbatch could not know."""
-  here = Mesh(np.asarray(jax.devices()[:1]).reshape(1, 1, 1), sharding.AXES,
-              axis_types=(AxisType.Auto,) * 3)
+  here = sharding.make_mesh('data:1', jax.devices()[:1])
   optimizer, results = optax.adam(1e-2), []
   for num_microbatches in (1, 4):
     state, shardings = train.init_state(

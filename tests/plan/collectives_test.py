@@ -72,6 +72,21 @@ def test_fsdp_gathers_each_layer_twice_and_reduces_gradients():
   assert reduced <= 4 * (presets.count_parameters(CONFIG) + 2 * TABLE)
 
 
+def test_rows_in_parts_gather_their_keys_and_values_and_nothing_as_wide():
+  """Beside the weights, which lie in parts on those devices too."""
+  found, alone = sent('sequence:8'), sent('fsdp:8')
+  kinds = 2 * CONFIG.num_kv_heads * CONFIG.head_dim  # Keys and values.
+  tokens = SHAPE.rows * SHAPE.length
+  kept = 4 * tokens * kinds * 2 * CONFIG.num_layers
+  assert kept == pytest.approx(
+      found['all-gather'].bytes - alone['all-gather'].bytes, rel=0.1)
+  # Their gradients are summed over the parts, once.
+  moved = sum(each.bytes for kind, each in found.items()
+              if kind != 'all-gather')
+  assert moved <= kept + 4 * (
+      presets.count_parameters(CONFIG) + 4 * TABLE + 2 * tokens * 16)
+
+
 def test_the_reference_gathers_once():
   program = programs.of_method(
       'dpo', CONFIG, SHAPE, sharding.make_mesh('fsdp:8'))[0]
@@ -83,7 +98,8 @@ def test_the_reference_gathers_once():
 
 
 @pytest.mark.parametrize('spec', ['data:8', 'fsdp:8', 'data:2,fsdp:4',
-                                  'fsdp:4,tensor:2'])
+                                  'fsdp:4,tensor:2', 'data:2,sequence:4',
+                                  'fsdp:2,sequence:2,tensor:2'])
 @pytest.mark.parametrize('method', ['sft', 'dpo', 'ppo'])
 def test_nothing_is_rematerialised_involuntarily(method, spec):
   found = plan.plan(method, CONFIG, SHAPE, plan.parse_topology('cpu:8'), spec)

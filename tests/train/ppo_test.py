@@ -288,11 +288,13 @@ def test_a_prompt_that_is_read_once_equals_one_read_with_each_sample(
   assert_close(states[1], states[0], atol=1e-5)
 
 
+@pytest.mark.parametrize('spec', [
+    'data:2,fsdp:2,tensor:2', 'data:2,sequence:2,tensor:2'])
 def test_eight_devices_equal_one(
-    make_setup, tiny, num_compiled, assert_close):
-  """With a reward model; data, fsdp and tensor axes are all in use."""
+    spec, make_setup, tiny, num_compiled, assert_close):
+  """With a reward model; all four axes of a mesh are in use."""
   here, far = make_setup(BASE, 'one', False), make_setup(
-      BASE, 'data:2,fsdp:2,tensor:2', False)
+      BASE, spec, False)
   states, metrics, seen, _ = run(here, tiny, 1)
   far_states, far_metrics, far_seen, compiled = run(far, tiny, 3, num_compiled)
   for name in ('tokens', 'response_mask', 'attention_mask'):

@@ -1,5 +1,7 @@
 """The step: one result, however the batch is cut, wherever it is computed."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +16,7 @@ from alignjax.types import Mean
 
 NUM_STEPS = 3
 MESHES = ['data:8', 'data:2,fsdp:2,tensor:2']
+IN_PARTS = ['sequence:4,data:2', 'fsdp:2,sequence:2,tensor:2']  # Of a row.
 
 
 @pytest.fixture(scope='module')
@@ -24,7 +27,12 @@ def cases(tiny):
   """
   policy = tiny.params, tiny.model.axes()
   scalar = tiny.scalar_params, tiny.scalar.axes()
+  blocked = dataclasses.replace(
+      tiny.model, config=dataclasses.replace(
+          tiny.model.config, attention_block=4, remat=True))
   return {
+      'sft in blocks': (objectives.sft(blocked, chunk_size=4), *policy,
+                        tiny.tokens),
       'sft': (objectives.sft(tiny.model), *policy, tiny.tokens),
       'reward': (objectives.reward(tiny.scalar, centering=0.1), *scalar,
                  tiny.pairs),
@@ -117,12 +125,23 @@ def test_training_moves_every_parameter(name, cases, trained):
 
 
 @pytest.mark.parametrize('name, spec', [
-    *(('sft', spec) for spec in MESHES), ('dpo', MESHES[-1])])
+    *(('sft', spec) for spec in MESHES), ('dpo', MESHES[-1]),
+    *(('sft', spec) for spec in IN_PARTS), ('dpo branched', IN_PARTS[-1]),
+    ('reward', IN_PARTS[-1])])
 def test_eight_devices_equal_one(name, spec, trained, assert_close):
   params, metrics, _ = trained(name)
   far_params, far_metrics, _ = trained(name, spec)
   assert_close(far_params, params, atol=1e-5)
   assert_close(far_metrics, metrics, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('spec', IN_PARTS)
+def test_blocks_of_a_row_in_parts_equal_the_row(spec, trained, assert_close):
+  params, metrics, _ = trained('sft')
+  far_params, far_metrics, compiled = trained('sft in blocks', spec)
+  assert_close(far_params, params, atol=1e-5)
+  assert_close(far_metrics, metrics, rtol=1e-4, atol=1e-5)
+  assert compiled == [1, 0, 0]
 
 
 def test_eight_devices_and_two_microbatches_equal_one_of_each(

@@ -60,6 +60,7 @@ class PPOConfig:
   temperature: float = 1.0    # Of sampling, and of every logprob taken.
   max_new_tokens: int = 32    # Longest response, EOS included.
   num_samples: int = 1        # K, responses to each prompt, side by side.
+  num_slots: int = 0          # Responses sampled at one time; 0: all.
   # What all models but the sampler read: a row for each response, or a prompt
   # once with its K responses behind it; minibatches then hold whole groups.
   layout: Literal['padded', 'branched'] = 'padded'

@@ -83,6 +83,8 @@ class OptimizerConfig(RunConfig):
   final_rate: float = 0.1  # Where the decay ends, as a share of the peak.
   weight_decay: float = 0.0  # AdamW's, per step times the rate.
   adam_b2: float = 0.95  # Decay of the second moment.
+  # Keep AdamW's moments in the host's memory between updates.
+  offload_optimizer: bool = False
 
   def make_optimizer(
       self, peak: float, num_steps: int) -> optax.GradientTransformation:
@@ -90,7 +92,7 @@ class OptimizerConfig(RunConfig):
     return train.make_optimizer(
         peak, num_steps, warmup=self.warmup, decay=self.decay,
         final_rate=self.final_rate, weight_decay=self.weight_decay,
-        b2=self.adam_b2)
+        b2=self.adam_b2, offload=self.offload_optimizer)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

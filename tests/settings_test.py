@@ -51,9 +51,9 @@ def test_a_setting_left_open_passes():
 
 def test_slots_and_columns_split_over_the_mesh_or_the_nearest_is_named():
   settings.check({'num_slots': 16, 'batch_size': 32, 'max_length': 48}, 8, 4)
-  with pytest.raises(InputError, match='num_slots=12 .* multiple of 8'):
+  with pytest.raises(InputError, match=r'num_slots=12 .* multiple of 8'):
     settings.check({'num_slots': 12, 'batch_size': 32}, 8)
-  with pytest.raises(InputError, match='max_length=50 .* 48 or 52'):
+  with pytest.raises(InputError, match=r'max_length=50 .* 48 or 52'):
     settings.check({'max_length': 50}, 8, 4)
 
 

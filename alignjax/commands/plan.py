@@ -43,6 +43,8 @@ class Plan:
   max_new_tokens: int = 0
   # Rows of pairs: one for each response, or prompt | chosen | rejected in one.
   layout: Literal['padded', 'branched'] = 'padded'
+  # Keep AdamW's moments in the host's memory between updates.
+  offload_optimizer: bool = False
   lora_rank: int = 0  # Adapters over a frozen base; 0 trains all weights.
   dtype: Literal['float32', 'bfloat16'] = 'bfloat16'  # Of activations.
   # Recompute activations in the backward pass; without it they are all held.
@@ -93,7 +95,8 @@ def plan(cfg: Plan) -> None:
   shape = plan_lib.Shape(cfg.batch, cfg.length, cfg.chunk_size or None,
                          cfg.num_microbatches, cfg.lora_rank,
                          cfg.max_new_tokens, cfg.num_minibatches,
-                         cfg.num_epochs, cfg.num_slots, cfg.layout)
+                         cfg.num_epochs, cfg.num_slots,
+                         cfg.offload_optimizer, cfg.layout)
   if cfg.fit:
     cfg, found = search(cfg, config, shape, topology)
   else:
@@ -120,7 +123,8 @@ def search(cfg: Plan, config, shape, topology):
   cfg = dataclasses.replace(
       cfg, batch=proposal.shape.rows, mesh=proposal.mesh,
       chunk_size=proposal.shape.chunk_size or 0,
-      lora_rank=proposal.shape.lora_rank)
+      lora_rank=proposal.shape.lora_rank,
+      offload_optimizer=proposal.shape.offload)
   if proposal.fits:
     print('the largest batch that fits: ', ' '.join(
         [f'--batch {cfg.batch}', *proposal.changes]), file=sys.stderr)
@@ -179,6 +183,8 @@ def show(cfg: Plan, config, topology, found) -> None:
     hours = cfg.epoch_rows / cfg.batch * total * topology.num_chips / 3600
     text += f'; an epoch of {cfg.epoch_rows:,} rows: {hours:,.1f} chip-hours'
   console.note(text)
+  if held := max(p.host_gib for p in found):
+    console.note(f'and {held:.2f} GiB of each chip in its host\'s memory')
   worst = max(found, key=lambda p: p.peak_gib - p.limit_gib)
   if not worst.fits:
     console.note(f'{worst.name} does not fit by '
@@ -190,8 +196,8 @@ def advice(cfg: Plan, program) -> str:
   """What would help, the cheapest first."""
   held = sum(program.roles.values())
   if held > program.limit_gib:
-    return (f'weights and optimizer alone take {held:.2f}: more chips, or '
-            'adapters over a frozen base')
+    return (f'weights and optimizer alone take {held:.2f}: more chips, '
+            '--offload-optimizer, or adapters over a frozen base')
   tips = []
   if not cfg.remat:
     tips.append('--remat')

@@ -6,6 +6,7 @@ it is called, and a loop's body as often as its trip count says.
 """
 
 import collections
+import functools
 import math
 import re
 from typing import NamedTuple
@@ -21,6 +22,13 @@ _CALLED = re.compile(
     r'(?:calls|to_apply|body|condition|branch_computations|'
     r'called_computations)=(?:\{([^}]*)\}|%?([\w.\-]+))')
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_CHANNEL = re.compile(r'channel_id=(\d+)')
+# The TPU compiler does not say it: there it is what a loop's condition, i < n
+# and nothing else, compares with.
+_CONDITION = re.compile(r'condition=%?([\w.\-]+)')
+_CONSTANT = re.compile(r'%?([\w.\-]+) = [su]32\[\]\S* constant\((\d+)\)')
+_BELOW = re.compile(
+    r'ROOT .* compare\([^,]+, %?([\w.\-]+)\), direction=LT')
 
 
 class Sent(NamedTuple):
@@ -38,34 +46,54 @@ def count(text: str) -> dict[str, Sent]:
 
   Returns:
     By kind, only those that occur. Bytes are those of a collective's result on
-    one chip. A loop without a known trip count, as decoding has, counts once.
+    one chip. A loop that ends when it likes, as decoding's, counts once.
   """
   computations, entry = _parse(text)
-  totals: dict[str, list[float]] = collections.defaultdict(lambda: [0, 0.0])
-  counted: dict[str, dict] = {}
 
+  @functools.cache
   def of(name):
-    if name not in counted:
-      found = collections.defaultdict(lambda: [0, 0.0])
-      for kind, size, times, called in computations.get(name, ()):
-        if kind:
-          found[kind][0] += 1
-          found[kind][1] += size
-        for inner in called:
-          for k, (n, b) in of(inner).items():
-            found[k][0] += n * times
-            found[k][1] += b * times
-      counted[name] = found
-    return counted[name]
+    """By kind, of a computation; a channel that was seen is not sent again."""
+    found, seen = collections.defaultdict(lambda: [0, 0.0]), set()
 
-  for kind, (times, size) in of(entry).items():
-    totals[kind] = [times, size]
+    def add(name, times):
+      for op in computations.get(name, ()):
+        if op.channel and op.channel in seen:
+          continue
+        if op.kind:
+          seen.add(op.channel)
+          found[op.kind][0] += times
+          found[op.kind][1] += times * op.size
+        for inner in op.called:
+          if op.is_fusion:
+            add(inner, times)
+          else:
+            for kind, (count, size) in of(inner).items():
+              found[kind][0] += times * op.times * count
+              found[kind][1] += times * op.times * size
+
+    add(name, 1)
+    return found
+
+  totals = of(entry)
   return {k: Sent(*totals[k]) for k in KINDS if k in totals}
 
 
-def _parse(text: str):
-  """({computation: [(kind or None, bytes, times, called)]}, entry's name)."""
-  computations, entry, name = {}, None, None
+class _Op(NamedTuple):
+  """What sends, or calls what does."""
+
+  kind: str | None = None  # Of a collective.
+  size: float = 0.0        # Of its result, in bytes.
+  # One for each collective. On TPUs one is begun, fused with what runs while it
+  # is under way, and ended in several fusions, each of which names it.
+  channel: str | None = None
+  called: tuple[str, ...] = ()
+  times: int = 1
+  is_fusion: bool = False
+
+
+def _parse(text: str) -> tuple[dict[str, list[_Op]], str | None]:
+  """({computation: what it sends and calls}, entry's name)."""
+  computations, entry, name, limits = {}, None, None, _limits(text)
   for line in text.splitlines():
     head = _HEAD.match(line)
     if head and not line.startswith(' '):
@@ -78,17 +106,38 @@ def _parse(text: str):
       continue
     result, kind, rest = op.groups()
     kind = kind.removesuffix('-start')
-    called = [each.strip().lstrip('%') for several, one in
-              _CALLED.findall(rest) for each in (several or one).split(',')]
+    called = tuple(
+        each.strip().lstrip('%') for several, one in _CALLED.findall(rest)
+        for each in (several or one).split(','))
     if kind not in KINDS:
       if not called:
         continue
       trips = _TRIPS.search(rest)
-      times = int(trips.group(1)) if kind == 'while' and trips else 1
-      computations[name].append((None, 0.0, times, called))
+      times = 1
+      if kind == 'while':
+        times = int(trips.group(1)) if trips else limits.get(
+            _CONDITION.search(rest).group(1), 1)
+      computations[name].append(_Op(
+          called=called, times=times, is_fusion=kind == 'fusion'))
     else:  # What it adds up with is no collective.
-      computations[name].append((kind, _size(result), 1, []))
+      channel = _CHANNEL.search(rest)
+      computations[name].append(_Op(
+          kind, _size(result), channel and f'{kind} {channel.group(1)}'))
   return computations, entry
+
+
+def _limits(text: str) -> dict[str, int]:
+  """What each computation that is i < n, a loop's condition, compares with."""
+  limits, name, constants = {}, None, {}
+  for line in text.splitlines():
+    if not line.startswith(' '):
+      head = _HEAD.match(line)
+      name, constants = head and head.group(1), {}
+    elif constant := _CONSTANT.search(line):
+      constants[constant.group(1)] = int(constant.group(2))
+    elif (below := _BELOW.search(line)) and below.group(1) in constants:
+      limits[name] = constants[below.group(1)]
+  return limits
 
 
 def _size(result: str) -> float:

@@ -26,6 +26,7 @@ class Measured(NamedTuple):
   fits: bool
   roles: dict[str, float]  # Policy, optimizer, reference, batch.
   temporaries_gib: float   # Activations, gradients, gathered weights.
+  host_gib: float        # Of the roles, in the memory of the chip's host.
   is_compiled: bool      # Else an estimate by arithmetic.
   compile_seconds: float
   tflops: float          # That the model needs, of all chips together.
@@ -70,8 +71,10 @@ def plan(
 def _measure(program, config, shape, topology, mesh, utilisation,
              is_compiled) -> Measured:
   """One program's needs."""
-  roles = {name: cost.shard_bytes(tree) / cost.GIB
+  is_host = topology.kind == 'cpu'  # Whose memory is the devices'.
+  roles = {name: cost.shard_bytes(tree, with_host=is_host) / cost.GIB
            for name, tree in program.roles.items()}
+  on_host = cost.shard_bytes(program.roles) / cost.GIB - sum(roles.values())
   started = time.monotonic()
   sent, warnings = {}, []
   if is_compiled:
@@ -95,7 +98,7 @@ def _measure(program, config, shape, topology, mesh, utilisation,
   tokens = shape.num_read * shape.length
   return Measured(
       program.name, peak, topology.chip.hbm_gib, peak <= topology.chip.hbm_gib,
-      roles, temporaries, is_compiled, time.monotonic() - started,
+      roles, temporaries, on_host, is_compiled, time.monotonic() - started,
       needed / 1e12, seconds, tokens / seconds, sent, warnings)
 
 
@@ -110,11 +113,13 @@ def _compile(program: programs.Program):
   sent = {kind: (each.times, each.bytes / cost.GIB) for kind, each in
           collectives.count(compiled.as_text()).items()}
   found = compiled.memory_analysis()
-  # What XLA calls the peak leaves temporaries out on CPUs.
+  # What XLA calls the peak leaves temporaries out on CPUs, and counts what is
+  # the host's on TPUs.
   beside = (found.temp_size_in_bytes + found.output_size_in_bytes
             - found.alias_size_in_bytes)
   needed = max(beside, found.peak_memory_in_bytes
-               - found.argument_size_in_bytes)
+               - found.argument_size_in_bytes
+               - found.host_argument_size_in_bytes)
   return needed / cost.GIB, sent, warnings
 
 

@@ -80,10 +80,17 @@ def seconds(needed: float, num_chips: int, tflops: float,
   return needed / (num_chips * tflops * 1e12 * utilisation)
 
 
-def shard_bytes(tree) -> float:
-  """Bytes of a tree on one device, by the shardings of its leaves."""
+def shard_bytes(tree, *, with_host: bool = True) -> float:
+  """Bytes of a tree on one device, by the shardings of its leaves.
+
+  Args:
+    tree: of arrays or ShapeDtypeStructs.
+    with_host: whether what lies in its host's memory counts as well.
+  """
   total = 0.0
   for leaf in jax.tree.leaves(tree):
+    if not with_host and leaf.sharding.memory_kind == 'pinned_host':
+      continue
     shape = leaf.shape if leaf.sharding is None else leaf.sharding.shard_shape(
         leaf.shape)
     total += math.prod(shape) * _itemsize(leaf.dtype)

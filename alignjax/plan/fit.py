@@ -39,7 +39,7 @@ def fit(
   smallest batch and of four times that, tell where the limit is met, and a
   third confirms it. Where not even the smallest batch fits, what is asked for
   is changed, the cheapest change first: smaller chunks, heads over two chips,
-  adapters.
+  moments in the host's memory, adapters.
 
   Args:
     method: as for `plan`.
@@ -106,6 +106,10 @@ def _ladder(
   if 'tensor' not in mesh and config.num_kv_heads % 2 == 0:
     mesh = 'fsdp:-1,tensor:2'
     changes = changes + [f'--mesh {mesh}']
+    yield changes, shape, mesh
+  if not (shape.lora_rank or shape.offload):
+    changes, shape = changes + ['--offload-optimizer'], shape._replace(
+        offload=True)
     yield changes, shape, mesh
   if not shape.lora_rank:
     yield changes + ['--lora-rank 16'], shape._replace(lora_rank=16), mesh

@@ -49,6 +49,7 @@ class Shape(NamedTuple):
   num_minibatches: int = 1  # Of a rollout.
   num_epochs: int = 2       # Over a rollout.
   num_slots: int = 0        # Responses sampled at one time; 0: all.
+  offload: bool = False     # Moments in the host's memory between updates.
   # 'branched': a pair shares a row, prompt | chosen | rejected, of `length`.
   layout: Literal['padded', 'branched'] = 'padded'
 
@@ -147,7 +148,7 @@ def _trainee(model, mesh, rank: int) -> _Shapes:
 
 def _step(trainee, objective, shape, mesh, batch, frozen=None):
   """The train step of an objective, `frozen` beside it."""
-  optimizer = train.make_optimizer(1e-5, 1_000)
+  optimizer = train.make_optimizer(1e-5, 1_000, offload=shape.offload)
   state, shardings = train.abstract_state(
       trainee.params, trainee.axes, optimizer, mesh=mesh)
   base = () if trainee.base is None else (trainee.base,)
@@ -247,8 +248,8 @@ def _ppo(config, shape, mesh) -> list[Program]:
       max_new_tokens=new, num_epochs=shape.num_epochs,
       num_minibatches=shape.num_minibatches,
       num_microbatches=shape.num_microbatches, num_slots=shape.num_slots)
-  optimizers = train.make_optimizer(1e-6, 1_000), train.make_optimizer(
-      1e-5, 1_000)
+  optimizers = [train.make_optimizer(rate, 1_000, offload=shape.offload)
+                for rate in (1e-6, 1e-5)]
   state, shardings = train.abstract_ppo_state(
       policy, value, *optimizers, settings, mesh=mesh)
   of_value = lambda params: params if value.base is None else lora.join(

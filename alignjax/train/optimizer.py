@@ -2,13 +2,14 @@
 
 import optax
 
+from alignjax.train.offload import offloaded
 from alignjax.types import InputError
 
 
 def make_optimizer(
     learning_rate: float, num_steps: int, *, warmup: float = 0.05,
     decay: str = 'cosine', final_rate: float = 0.1, weight_decay: float = 0.0,
-    max_grad_norm: float = 1.0, b2: float = 0.95,
+    max_grad_norm: float = 1.0, b2: float = 0.95, offload: bool = False,
 ) -> optax.GradientTransformation:
   """AdamW behind a global-norm clip, with warmup and decay.
 
@@ -21,6 +22,8 @@ def make_optimizer(
     weight_decay: decoupled, per step times the rate.
     max_grad_norm: gradients longer than this are scaled to it.
     b2: AdamW's decay of the second moment.
+    offload: whether the moments lie in the host's memory; see
+      `train.offload`.
 
   Raises:
     InputError: the decay is unknown, or the rate is not positive.
@@ -43,6 +46,6 @@ def make_optimizer(
   schedule = optax.join_schedules(
       [optax.linear_schedule(learning_rate / rise, learning_rate, rise),
        falls[decay]], [rise])
-  return optax.chain(
-      optax.clip_by_global_norm(max_grad_norm),
-      optax.adamw(schedule, b2=b2, weight_decay=weight_decay))
+  clip = optax.clip_by_global_norm(max_grad_norm)
+  adam = optax.adamw(schedule, b2=b2, weight_decay=weight_decay)
+  return offloaded(clip, adam) if offload else optax.chain(clip, adam)

@@ -7,6 +7,9 @@ import jax.numpy as jnp
 import optax
 
 from alignjax import sharding
+from alignjax.train.offload import Offloaded
+
+_HOST = 'pinned_host'
 
 
 @flax.struct.dataclass
@@ -30,6 +33,8 @@ def state_shardings(
 ) -> TrainState:
   """A `TrainState` of shardings: moments lie as the parameters they are of.
 
+  Those of an `Offloaded` optimizer lie in the host's memory.
+
   Args:
     params: tree of arrays or ShapeDtypeStructs.
     axes: the same tree of logical axis names (`CausalLM.axes()`).
@@ -40,8 +45,10 @@ def state_shardings(
   of_params = sharding.tree_shardings(mesh, axes, params)
   shapes = jax.eval_shape(lambda p: _new_state(p, optimizer, jax.random.key(0)),
                           params)
+  place = lambda s: s.with_memory_kind(_HOST) if isinstance(
+      optimizer, Offloaded) else s
   of_moments = optax.tree_map_params(
-      optimizer, lambda _, s: s, shapes.opt_state, of_params,
+      optimizer, lambda _, s: place(s), shapes.opt_state, of_params,
       transform_non_params=lambda _: whole)
   return TrainState(step=whole, params=of_params, opt_state=of_moments,
                     key=whole)

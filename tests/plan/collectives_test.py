@@ -52,6 +52,55 @@ backend_config={"known_trip_count":{"n":"3"}}
       'all-gather': (4, 3 * 32 * 4 + 64 * 4), 'all-reduce': (15, 15 * 8 * 4)}
 
 
+def test_where_the_compiler_does_not_say_it_the_condition_does():
+  text = '''
+%to.four (p: (s32[], f32[8])) -> pred[] {
+  %four.1 = s32[]{:T(128)} constant(4)
+  %i = s32[]{:T(128)} get-tuple-element(%p), index=0
+  ROOT %lt.2 = pred[]{:T(512)} compare(%i, %four.1), direction=LT
+}
+
+%to.the_end (p: (s32[], f32[8])) -> pred[] {
+  %nine = s32[] constant(9)
+  %small = pred[] compare(%i, %nine), direction=LT
+  ROOT %both = pred[] and(%small, %open)
+}
+
+%body (p: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %r = f32[8]{0} all-reduce(%x), to_apply=%add
+}
+
+ENTRY %main (p: f32[8]) -> f32[8] {
+  %w = (s32[], f32[8]{0}) while(%t), condition=%to.four, body=%body
+  %v = (s32[], f32[8]{0}) while(%t), condition=%to.the_end, body=%body
+}
+'''
+  assert collectives.count(text) == {'all-reduce': (5, 5 * 8 * 4)}
+
+
+def test_what_is_begun_and_ended_in_two_fusions_is_sent_once():
+  text = '''
+%begin (p: f32[1]) -> f32[8] {
+  %g.1 = f32[8]{0} all-gather(%p), channel_id=4, dimensions={0}
+}
+
+%end (p: f32[1]) -> f32[8] {
+  %g.2 = f32[8]{0} all-gather(%p), channel_id=4, dimensions={0}
+}
+
+%other (p: f32[1]) -> f32[8] {
+  %g.3 = f32[8]{0} all-gather(%p), channel_id=5, dimensions={0}
+}
+
+ENTRY %main (p: f32[1]) -> f32[8] {
+  %a = f32[8]{0} fusion(%p), kind=kCustom, calls=%begin
+  %b = f32[8]{0} fusion(%p), kind=kLoop, calls=%other
+  %c = f32[8]{0} fusion(%p), kind=kCustom, calls=%end
+}
+'''
+  assert collectives.count(text) == {'all-gather': (2, 2 * 8 * 4)}
+
+
 def test_data_parallel_reduces_each_gradient_once_and_nothing_else():
   """The tied table twice: as embedding and as unembedding."""
   found = sent('data:8')

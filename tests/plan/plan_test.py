@@ -131,6 +131,17 @@ def _filled(x):
   return jax.device_put(jnp.ones(x.shape, x.dtype), x.sharding)
 
 
+def test_what_is_offloaded_is_the_host_s_unless_the_host_is_the_device():
+  away, here = SHAPE._replace(offload=True), plan.parse_topology('cpu:8')
+  (step,) = plan.plan('sft', TINY, away, plan.parse_topology('h100:8'))
+  assert step.roles['optimizer'] * plan.cost.GIB < 64  # Counts.
+  assert step.host_gib == pytest.approx(2 * step.roles['policy'])
+  (step,) = plan.plan('sft', TINY, away, here)
+  assert step.roles['optimizer'] == pytest.approx(
+      2 * step.roles['policy'], rel=0.01)
+  assert step.host_gib == 0
+
+
 def test_fit_finds_the_largest_batch():
   topology = plan.parse_topology('h100:8')
   config = dataclasses.replace(

@@ -49,6 +49,16 @@ def test_dpo_fits_with_room(model, topology, rows, bound):
     assert not program.warnings
 
 
+def test_moments_on_the_host_leave_a_layer_s_on_the_chip():
+  """4.7 becomes 3.3; what is the host's is not counted as the chip's."""
+  shape = plan.Shape(rows=64, length=1_024, chunk_size=128, offload=True)
+  step = plan.plan('dpo', config_of('7b'), shape,
+                   plan.parse_topology('v5e:4x8'))[-1]
+  assert step.roles['optimizer'] < 0.01
+  assert step.host_gib == pytest.approx(2 * step.roles['policy'], rel=1e-3)
+  assert step.peak_gib <= 3.5
+
+
 def on_v5p():
   return sharding.make_mesh(
       'fsdp:-1', plan.devices_of(plan.parse_topology('v5p:2x2x1')))

@@ -10,7 +10,9 @@ from typing import NamedTuple
 from alignjax.errors import InputError
 
 AXES = ('data', 'fsdp', 'sequence', 'tensor')
-PAIRED = ('reward', 'dpo')  # Methods whose batches are of pairs.
+PAIRED = ('reward', 'dpo')     # Methods whose batches are of pairs.
+SAMPLED = ('ppo', 'grpo')      # Those that train on rollouts.
+GROUP = {'grpo': 4}            # Responses to a prompt that are compared.
 
 
 class Chip(NamedTuple):
@@ -135,11 +137,13 @@ def _nearest(sizes: dict[str, int], num_devices: int) -> str:
 
 
 def smallest_batch(
-    num_shards: int, *, is_paired: bool, num_microbatches: int = 1,
+    method: str, num_shards: int, *, num_microbatches: int = 1,
     num_minibatches: int = 1,
 ) -> int:
-  """What the rows of a batch must be a multiple of; a pair is two."""
-  return num_shards * num_microbatches * num_minibatches * (1 + is_paired)
+  """What the rows of a method's batch must be a multiple of; a pair is two."""
+  return math.lcm(
+      num_shards * num_microbatches * (1 + (method in PAIRED))
+      * (num_minibatches if method in SAMPLED else 1), GROUP.get(method, 1))
 
 
 def check_length(length: int, num_parts: int, name: str = 'length') -> None:

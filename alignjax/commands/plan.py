@@ -24,7 +24,9 @@ class Plan:
   status 1 if it does not fit. See docs/plan.md.
   """
 
-  method: Literal['sft', 'reward', 'dpo', 'ppo'] = 'dpo'  # Whose programs.
+  # Whose programs. IPO, and what else asks a reference of pairs, has DPO's;
+  # RLOO, REINFORCE and all that samples without a critic, GRPO's.
+  method: Literal['sft', 'reward', 'dpo', 'kto', 'ppo', 'grpo'] = 'dpo'
   # A Hugging Face folder (its config.json), or a shape by name: 135m, 1b, 7b,
   # 8b, 13b, 70b, or smollm2-135m, llama-3.2-1b, llama-2-7b, mistral-7b ...
   model: str
@@ -78,10 +80,8 @@ class Plan:
                        f'{shards} shards of data x fsdp; use a multiple')
     if not self.fit:
       topologies.check_batch(self.batch, topologies.smallest_batch(
-          shards, is_paired=self.method in topologies.PAIRED,
-          num_microbatches=self.num_microbatches,
-          num_minibatches=self.num_minibatches if self.method == 'ppo' else 1),
-          shards)
+          self.method, shards, num_microbatches=self.num_microbatches,
+          num_minibatches=self.num_minibatches), shards)
 
 
 def plan(cfg: Plan) -> None:

@@ -45,7 +45,7 @@ def plan(
   """Compiles every program of a method, and says what it needs.
 
   Args:
-    method: 'sft', 'reward', 'dpo' or 'ppo'.
+    method: a key of `METHODS`.
     config: of the model; use remat and scanned layers for large ones.
     shape: rows, length and chunks.
     topology: what is to be rented.

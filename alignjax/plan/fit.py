@@ -64,7 +64,7 @@ def fit(
     return found, peak
 
   limit = topology.chip.hbm_gib * _MARGIN
-  for step in _ladder(config, shape, mesh):
+  for step in _ladder(method, config, shape, mesh):
     changes, shape_now, mesh_now = step
     sizes = topologies.mesh_sizes(mesh_now, topology.num_chips)
     unit = programs.smallest_batch(
@@ -94,7 +94,7 @@ def fit(
 
 
 def _ladder(
-    config: ModelConfig, shape: programs.Shape, mesh: str,
+    method: str, config: ModelConfig, shape: programs.Shape, mesh: str,
 ) -> Iterator[tuple[list[str], programs.Shape, str]]:
   """What is asked for, then with one change more each time."""
   changes: list[str] = []
@@ -111,7 +111,7 @@ def _ladder(
     changes, shape = changes + ['--offload-optimizer'], shape._replace(
         offload=True)
     yield changes, shape, mesh
-  if not shape.lora_rank:
+  if not shape.lora_rank and method != 'grpo':
     yield changes + ['--lora-rank 16'], shape._replace(lora_rank=16), mesh
 
 

@@ -1,8 +1,8 @@
 """The programs of a method, as a run builds them, over shapes alone.
 
     sft, reward   train_step
-    dpo           reference, train_step
-    ppo           generate, reward, annotate, update
+    dpo, kto      reference, train_step
+    ppo, grpo     generate, reward, annotate, update
 
 The builders are those of the run (`train.make_train_step`,
 `train.make_ppo_iteration`, `rollout.make_reference`, `objectives.*`), so that
@@ -12,13 +12,14 @@ held in the dtype of the activations, as a run with `--dtype` holds it.
 
 from collections.abc import Callable
 import dataclasses
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from alignjax import adapters
+from alignjax import advantages
 from alignjax import objectives
 from alignjax import rollout
 from alignjax import sharding
@@ -29,34 +30,10 @@ from alignjax.models import freeze
 from alignjax.models import lora
 from alignjax.models import make_cache
 from alignjax.models import ModelConfig
+from alignjax.plan import batches
 from alignjax.plan import cost
+from alignjax.plan.batches import Shape
 from alignjax.types import InputError
-from alignjax.types import PreferenceBatch
-from alignjax.types import PromptBatch
-from alignjax.types import Rows
-from alignjax.types import TokenBatch
-
-
-class Shape(NamedTuple):
-  """How large a run is."""
-
-  rows: int                 # Responses in a batch; a pair is two.
-  length: int               # Tokens, prompt and response.
-  chunk_size: int | None    # Columns whose logits exist at one time.
-  num_microbatches: int = 1
-  lora_rank: int = 0        # 0 trains all weights.
-  max_new_tokens: int = 0   # Of `length`, in a rollout; 0 is half.
-  num_minibatches: int = 1  # Of a rollout.
-  num_epochs: int = 2       # Over a rollout.
-  num_slots: int = 0        # Responses sampled at one time; 0: all.
-  offload: bool = False     # Moments in the host's memory between updates.
-  # 'branched': a pair shares a row, prompt | chosen | rejected, of `length`.
-  layout: Literal['padded', 'branched'] = 'padded'
-
-  @property
-  def num_read(self) -> int:
-    """Rows that models read."""
-    return self.rows // 2 if self.layout == 'branched' else self.rows
 
 
 class Program(NamedTuple):
@@ -75,7 +52,7 @@ def of_method(
   """The programs of a method.
 
   Args:
-    method: 'sft', 'reward', 'dpo' or 'ppo'.
+    method: a key of `METHODS`.
     config: of the policy; float32 weights, activations in `config.dtype`.
     shape: of the run.
     mesh: what they are compiled for.
@@ -167,58 +144,21 @@ def _step(trainee, objective, shape, mesh, batch, frozen=None):
 def smallest_batch(method: str, shape: Shape, num_shards: int) -> int:
   """What the rows of a batch must be a multiple of."""
   return topologies.smallest_batch(
-      num_shards, is_paired=method in topologies.PAIRED,
-      num_microbatches=shape.num_microbatches,
-      num_minibatches=shape.num_minibatches if method == 'ppo' else 1)
-
-
-def _tokens(shape: Shape, mesh) -> TokenBatch:
-  """Rows of text."""
-  put = _on(mesh)
-  size = shape.rows, shape.length
-  return TokenBatch(
-      tokens=put(size, jnp.int32), attention_mask=put(size, bool),
-      loss_mask=put(size, bool), weight=put(size[:1], jnp.float32))
-
-
-def _pairs(shape: Shape, mesh, *, ref: bool) -> PreferenceBatch:
-  """Pairs, with the reference's logprobs or without; in cells if branched."""
-  put, length, rows = _on(mesh), shape.length, None
-  lead: tuple[int, ...] = (shape.rows // 2,)
-  if shape.layout == 'branched':
-    cells = sharding.num_batch_shards(mesh) * shape.num_microbatches
-    lead = cells, shape.rows // 2 // cells
-    read = put((*lead, length), jnp.int32)
-    length -= shape.max_new_tokens or length // 4  # One response is elsewhere.
-    rows = Rows(
-        tokens=read, attention_mask=put(read.shape, bool), segments=read,
-        branches=read, positions=read,
-        index=put((*lead, 2, length), jnp.int32), start=1)
-  size = *lead, 2, length
-  return PreferenceBatch(
-      tokens=put(size, jnp.int32), attention_mask=put(size, bool),
-      loss_mask=put(size, bool), weight=put(lead, jnp.float32),
-      strength=put(lead, jnp.int32),
-      ref_logprobs=put(size, jnp.float32) if ref else None, rows=rows)
-
-
-def _on(mesh):
-  """Shapes whose rows are split over the mesh."""
-  rows = sharding.batch_sharding(mesh)
-  return lambda size, dtype: jax.ShapeDtypeStruct(size, dtype, sharding=rows)
+      method, num_shards, num_microbatches=shape.num_microbatches,
+      num_minibatches=shape.num_minibatches)
 
 
 def _sft(config, shape, mesh) -> list[Program]:
   trainee = _trainee(CausalLM(config), mesh, shape.lora_rank)
   objective = objectives.sft(trainee.model, chunk_size=shape.chunk_size)
-  return [_step(trainee, objective, shape, mesh, _tokens(shape, mesh))]
+  return [_step(trainee, objective, shape, mesh, batches.tokens(shape, mesh))]
 
 
 def _reward(config, shape, mesh) -> list[Program]:
   policy = _trainee(CausalLM(config), mesh, shape.lora_rank)
   trainee = policy.with_head(jax.random.key(0))
   return [_step(trainee, objectives.reward(trainee.model), shape, mesh,
-                _pairs(shape, mesh, ref=False))]
+                batches.pairs(shape, mesh, ref=False))]
 
 
 def _dpo(config, shape, mesh) -> list[Program]:
@@ -228,93 +168,159 @@ def _dpo(config, shape, mesh) -> list[Program]:
   step = _step(
       trainee, objectives.dpo(trainee.model, beta=0.1,
                               chunk_size=shape.chunk_size),
-      shape, mesh, _pairs(shape, mesh, ref=True),
+      shape, mesh, batches.pairs(shape, mesh, ref=True),
       None if trainee.base else {'reference': frozen})
   annotate = rollout.make_reference(
       model, frozen, mesh=mesh, param_shardings=shardings,
       chunk_size=shape.chunk_size)
   return [
       Program('reference', annotate.jitted,
-              (frozen, _pairs(shape, mesh, ref=False)), step.roles,
+              (frozen, batches.pairs(shape, mesh, ref=False)), step.roles,
               cost.Work(shape.num_read, shape.length, 1.0, 1.0)), step]
+
+
+def _kto(config, shape, mesh) -> list[Program]:
+  """The reference reads each prompt with another's response as well."""
+  trainee = _trainee(CausalLM(config), mesh, shape.lora_rank)
+  model, frozen, shardings = trainee.reference(mesh)
+  batch = batches.unpaired(shape, mesh)
+  said = batches.on_rows(mesh)(batch.weight.shape, jnp.float32)
+  step = _step(
+      trainee, objectives.kto(trainee.model, beta=0.1,
+                              chunk_size=shape.chunk_size),
+      shape, mesh, batch.replace(ref_logprobs=said, kl=said),
+      None if trainee.base else {'reference': frozen})
+  annotate = rollout.make_kto_reference(
+      model, frozen, policy=trainee.model, mesh=mesh,
+      param_shardings=shardings, chunk_size=shape.chunk_size)
+  policy = trainee.whole(step.arguments[0].params)
+  return [Program('reference', annotate.jitted, (policy, frozen, batch),
+                  step.roles, cost.Work(shape.rows, shape.length, 3.0, 3.0)),
+          step]
+
+
+class _Sampled(NamedTuple):
+  """What the programs of an iteration are called with, beside the rows."""
+
+  whole: Any               # The policy, as the sampler reads it.
+  judge: Any               # The reward model.
+  asked: tuple[Any, ...]   # By `annotate`, before the trajectory.
+  state: Any               # What `update` trains,
+  beside: tuple[Any, ...]  # and what it is given after the trajectory.
+  passes: tuple[float, float]  # Of one epoch's update, over all it trains.
+
+
+def _judge(model, params, axes, mesh, base=None):
+  """(a reward model in its dtype, its program)."""
+  held = _lying(
+      jax.eval_shape(lambda p: freeze(p, model.config.dtype), params), axes,
+      mesh)
+  whole = held if base is None else lora.join(base, held)
+  reward = rollout.make_reward_fn(
+      model, whole, mesh=mesh, param_shardings=adapters.shardings_of(whole))
+  return held, whole, reward
 
 
 def _ppo(config, shape, mesh) -> list[Program]:
   """All four roles; under adapters they share one base."""
   policy = _trainee(CausalLM(config), mesh, shape.lora_rank)
   value = policy.with_head(jax.random.key(0))
-  new = shape.max_new_tokens or shape.length // 2
   settings = train.PPOConfig(
-      max_new_tokens=new, num_epochs=shape.num_epochs,
+      max_new_tokens=shape.room, num_epochs=shape.num_epochs,
       num_minibatches=shape.num_minibatches,
       num_microbatches=shape.num_microbatches, num_slots=shape.num_slots)
   optimizers = [train.make_optimizer(rate, 1_000, offload=shape.offload)
                 for rate in (1e-6, 1e-5)]
   state, shardings = train.abstract_ppo_state(
       policy, value, *optimizers, settings, mesh=mesh)
-  of_value = lambda params: params if value.base is None else lora.join(
-      value.base, params)
-  judge = _lying(
-      jax.eval_shape(lambda p: freeze(p, config.dtype), value.params),
-      value.axes, mesh)
-  reward = rollout.make_reward_fn(
-      value.model, of_value(judge), mesh=mesh,
-      param_shardings=adapters.shardings_of(of_value(judge)))
+  held, judge, reward = _judge(
+      value.model, value.params, value.axes, mesh, value.base)
   iterate = train.make_ppo_iteration(
       policy, value, reward, *optimizers, settings, shardings=shardings,
-      mesh=mesh, prompt_length=shape.length - new, eos_id=0,
+      mesh=mesh, prompt_length=shape.length - shape.room, eos_id=0,
       chunk_size=shape.chunk_size)
   _, frozen, _ = policy.reference(mesh)
   roles = {'policy': state.policy.params, 'value': state.value.params,
            'optimizer': (state.policy.opt_state, state.value.opt_state),
-           'reward': judge,
+           'reward': held,
            'reference' if policy.base is None else 'base': frozen}
-  return _of_iteration(
-      config, shape, mesh, new, iterate.programs | {'reward': reward.jitted},
-      roles, state, policy, value, frozen, of_value(judge))
-
-
-def _of_iteration(config, shape, mesh, new, programs, roles, state, policy,
-                  value, frozen, judge) -> list[Program]:
-  """A PPO iteration's four programs, each with what it is called with."""
-  put, rows = _on(mesh), shape.rows
-  width = shape.length - new
-  prompts = PromptBatch(
-      tokens=put((rows, width), jnp.int32),
-      attention_mask=put((rows, width), bool),
-      prompt_id=put((rows,), jnp.int32), sample_id=put((rows,), jnp.int32),
-      weight=put((rows,), jnp.float32))
-  key = jax.eval_shape(lambda: jax.random.key(0))
   whole = policy.whole(state.policy.params)
   critic = value.whole(state.value.params)
+  return _of_iteration(
+      config, shape, mesh, iterate.programs | {'reward': reward.jitted}, roles,
+      _Sampled(whole, judge, (whole, frozen, critic, state.kl.coef), state,
+               ((policy.base, value.base), None),
+               (6.0, 4.0) if policy.base else (8.0, 6.0)))
+
+
+def _grpo(config, shape, mesh) -> list[Program]:
+  """No critic: a policy, its reference and a reward model, all whole."""
+  if shape.lora_rank:
+    raise InputError(f'lora_rank={shape.lora_rank}: methods without a critic '
+                     'train all weights; leave it out, or plan for ppo')
+  model = CausalLM(config)
+  policy, group = _trainee(model, mesh, 0), topologies.GROUP['grpo']
+  value = policy.with_head(jax.random.key(0))
+  settings = train.OnlineConfig(
+      max_new_tokens=shape.room, num_epochs=shape.num_epochs,
+      num_minibatches=shape.num_minibatches, num_samples=group,
+      num_microbatches=shape.num_microbatches, num_slots=shape.num_slots)
+  optimizer = train.make_optimizer(1e-6, 1_000, offload=shape.offload)
+  state, shardings = train.abstract_state(
+      policy.params, policy.axes, optimizer, mesh=mesh)
+  held, judge, reward = _judge(value.model, value.params, value.axes, mesh)
+  _, frozen, _ = policy.reference(mesh)
+  width = shape.length - shape.room
+  objective = objectives.policy_gradient(
+      model, objectives.clip_surrogate(clip=0.2), prompt_length=width,
+      aggregate=objectives.sequence_mean, kl_coef=0.04,
+      chunk_size=shape.chunk_size)
+  iterate = train.make_online_iteration(
+      model, frozen, reward, objective,
+      train.grouped(advantages.group_advantages, group), optimizer, settings,
+      shardings=shardings, mesh=mesh, prompt_length=width, eos_id=0,
+      chunk_size=shape.chunk_size)
+  roles = {'policy': state.params, 'optimizer': state.opt_state,
+           'reward': held, 'reference': frozen}
+  return _of_iteration(
+      config, shape, mesh, iterate.programs | {'reward': reward.jitted}, roles,
+      _Sampled(state.params, judge, (state.params, frozen), state, (),
+               (4.0, 3.0)))
+
+
+def _of_iteration(config, shape, mesh, programs, roles, given) -> list[Program]:
+  """An iteration's four programs, each with what it is called with."""
+  put, rows = batches.on_rows(mesh), shape.rows
+  prompts = batches.prompts(shape, mesh)
+  key = jax.eval_shape(lambda: jax.random.key(0))
   on_rows = lambda tree: jax.tree.map(lambda x: put(x.shape, x.dtype), tree)
-  sampled = on_rows(jax.eval_shape(programs['generate'], whole, prompts, key))
+  sampled = on_rows(
+      jax.eval_shape(programs['generate'], given.whole, prompts, key))
   reward = put((rows,), jnp.float32)
   annotated, _ = jax.eval_shape(
-      programs['annotate'], whole, frozen, critic, state.kl.coef, sampled,
-      reward)
+      programs['annotate'], *given.asked, sampled, reward)
   cache = jax.eval_shape(lambda: make_cache(
       config, shape.num_slots or rows, shape.length))
   cache = _lying(cache, jax.tree.map(lambda _: _CACHE, cache), mesh)
-  passes = (3.0, 2.0) if policy.base else (4.0, 3.0)
   once = lambda n: cost.Work(rows, shape.length, n, n)
-  decode = cost.Work(rows, shape.length, 1.0, 1.0, new * (
-      cost.shard_bytes(whole) + cost.shard_bytes(cache)))
+  decode = cost.Work(rows, shape.length, 1.0, 1.0, shape.room * (
+      cost.shard_bytes(given.whole) + cost.shard_bytes(cache)))
   return [
-      Program('generate', programs['generate'], (whole, prompts, key),
+      Program('generate', programs['generate'], (given.whole, prompts, key),
               roles | {'kv_cache': cache}, decode),
       Program('reward', programs['reward'],
-              (judge, sampled.tokens, sampled.attention_mask, None), roles,
-              once(1.0)),
+              (given.judge, sampled.tokens, sampled.attention_mask, None),
+              roles, once(1.0)),
       Program('annotate', programs['annotate'],
-              (whole, frozen, critic, state.kl.coef, sampled, reward), roles,
-              once(3.0)),
+              (*given.asked, sampled, reward), roles,
+              once(3.0 if 'value' in roles else 2.0)),
       Program('update', programs['update'],
-              (state, on_rows(annotated), (policy.base, value.base), None),
+              (given.state, on_rows(annotated), *given.beside),
               roles | {'batch': annotated},
               cost.Work(rows, shape.length, *(
-                  2 * shape.num_epochs * n for n in passes)))]
+                  shape.num_epochs * n for n in given.passes)))]
 
 
 _CACHE = PartitionSpec('layers', 'batch', None, 'kv_heads', None)
-METHODS = {'sft': _sft, 'reward': _reward, 'dpo': _dpo, 'ppo': _ppo}
+METHODS = {'sft': _sft, 'reward': _reward, 'dpo': _dpo, 'kto': _kto,
+           'ppo': _ppo, 'grpo': _grpo}

@@ -46,7 +46,9 @@ def test_parameters_are_counted_as_the_model_has_them():
 @pytest.mark.parametrize('method, names', [
     ('sft', ['train_step']), ('reward', ['train_step']),
     ('dpo', ['reference', 'train_step']),
-    ('ppo', ['generate', 'reward', 'annotate', 'update'])])
+    ('kto', ['reference', 'train_step']),
+    ('ppo', ['generate', 'reward', 'annotate', 'update']),
+    ('grpo', ['generate', 'reward', 'annotate', 'update'])])
 def test_every_program_is_compiled_and_weighed(method, names):
   found = plan.plan(method, TINY, SHAPE, plan.parse_topology('cpu:8'))
   assert [p.name for p in found] == names
@@ -68,7 +70,7 @@ def test_roles_weigh_what_their_shards_hold():
   assert split.roles['policy'] < found.roles['policy'] / 4
 
 
-@pytest.mark.parametrize('method', ['dpo', 'ppo'])
+@pytest.mark.parametrize('method', ['dpo', 'kto', 'ppo'])
 def test_adapters_share_one_frozen_base_in_the_dtype_of_activations(method):
   config = dataclasses.replace(TINY, dtype='bfloat16', tie_embeddings=False)
   shape = SHAPE._replace(lora_rank=1)
@@ -81,6 +83,27 @@ def test_adapters_share_one_frozen_base_in_the_dtype_of_activations(method):
   assert found.roles['base'] == whole.roles['reference']
   assert found.roles['policy'] < whole.roles['policy']
   assert found.roles['optimizer'] < whole.roles['optimizer']
+
+
+def test_without_a_critic_there_is_none_and_adapters_are_refused():
+  whole = plan.plan('ppo', TINY, SHAPE, CPUS)[-1]
+  found = plan.plan('grpo', TINY, SHAPE, CPUS)[-1]
+  assert 'value' in whole.roles and 'value' not in found.roles
+  assert found.roles['optimizer'] == pytest.approx(
+      whole.roles['optimizer'] / 2, rel=0.02)
+  with pytest.raises(InputError, match='lora_rank=2'):
+    plan.plan('grpo', TINY, SHAPE._replace(lora_rank=2), CPUS)
+  with pytest.raises(InputError, match='use 4 or 8'):
+    plan.plan('grpo', TINY, SHAPE._replace(rows=6),
+              plan.parse_topology('cpu:2'))
+
+
+def test_slots_are_the_cache_s_rows():
+  at_once, = (p for p in plan.plan('ppo', TINY, SHAPE, CPUS)
+              if p.name == 'generate')
+  in_slots, = (p for p in plan.plan('ppo', TINY, SHAPE._replace(num_slots=8),
+                                    CPUS) if p.name == 'generate')
+  assert in_slots.roles['kv_cache'] == at_once.roles['kv_cache'] / 2
 
 
 def test_a_rollout_s_cache_is_a_role_and_lies_with_its_rows():
@@ -122,6 +145,17 @@ def test_an_iteration_is_planned_as_it_is_run():
   assert all(jax.tree.leaves(same))
   found['update'].function(fill(state), trajectory, base, None)
   assert all(p.function._cache_size() == 1 for p in found.values())
+
+
+@pytest.mark.parametrize('method', ['sft', 'dpo', 'kto', 'grpo'])
+def test_a_step_is_planned_as_it_is_run(method):
+  """It takes ones of the planned shapes, and says something of them."""
+  step = programs.of_method(
+      method, TINY, SHAPE, sharding.make_mesh('fsdp:8'))[-1]
+  state, metrics = step.function(*jax.tree.map(_filled, step.arguments))
+  assert state.step == (2 if method == 'grpo' else 1) + 1
+  assert jnp.isfinite(metrics['loss'].compute())
+  assert step.function._cache_size() == 1
 
 
 def _filled(x):

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -102,39 +103,53 @@ def test_two_processes_have_the_losses_of_one(script, folders, tmp_path):
         weights(tmp_path / 'two')[name], want, atol=1e-5)
 
 
-@pytest.fixture(scope='module')
-def killed(folders, tmp_path_factory) -> pathlib.Path:
-  """An SFT run of two processes whose second was killed after step 2."""
-  workdir = tmp_path_factory.mktemp('killed') / 'run'
-  # So many steps that it cannot end before it is killed.
-  flags = flags_of('sft', folders) + ['--num-steps', '100000']
-  first, second = start('sft', workdir, flags, count=2, devices=4)
+# So many that a run cannot end before it is killed.
+LONG = ['--num-steps', '40']
+
+
+def until_saved(workdir, process, step=2):
+  """Waits for a step's checkpoint while the process is there."""
   until = time.monotonic() + 200
-  while not (workdir / 'checkpoints/step_00000002/manifest.json').exists():
-    assert first.poll() is None and time.monotonic() < until
-    time.sleep(0.05)
+  while not (workdir / f'checkpoints/step_{step:08d}/manifest.json').exists():
+    assert process.poll() is None and time.monotonic() < until
+    time.sleep(0.02)
+
+
+class Killed(NamedTuple):
+  """A run of two processes, of which the second was killed."""
+
+  workdir: pathlib.Path
+  status: int    # Of the first.
+  said: str      # On its stderr.
+  seconds: float  # Until it ended, too.
+
+
+@pytest.fixture(scope='module')
+def killed(folders, tmp_path_factory) -> Killed:
+  """An SFT run whose second process was killed some time after step 2."""
+  workdir = tmp_path_factory.mktemp('killed') / 'run'
+  first, second = start(
+      'sft', workdir, flags_of('sft', folders) + LONG, count=2, devices=4)
+  until_saved(workdir, first)
   second.send_signal(signal.SIGKILL)
   since = time.monotonic()
   _, said = first.communicate(timeout=4 * _TIMEOUT)
   second.communicate()
-  assert time.monotonic() - since < 2 * _TIMEOUT
-  assert first.returncode == 70, said
-  assert 'process 1 of 2' in said.splitlines()[-1]
-  assert socket.gethostname() in said.splitlines()[-1]
-  return workdir
+  return Killed(workdir, first.returncode, said, time.monotonic() - since)
 
 
 def test_the_others_end_and_name_the_process_that_died(killed):
-  assert (killed / 'config.json').exists()  # The rest is in the fixture.
+  assert killed.status == 70, killed.said
+  assert killed.seconds < 2 * _TIMEOUT
+  last = killed.said.splitlines()[-1]
+  assert 'process 1 of 2' in last and socket.gethostname() in last
+  assert not (killed.workdir / 'model').exists()
 
 
 def test_the_first_process_is_named_as_well(folders, tmp_path):
-  flags = flags_of('sft', folders) + ['--num-steps', '100000']
-  first, second = start('sft', tmp_path / 'run', flags, count=2, devices=4)
-  until = time.monotonic() + 200
-  while not (tmp_path / 'run/checkpoints/step_00000002/manifest.json').exists():
-    assert second.poll() is None and time.monotonic() < until
-    time.sleep(0.05)
+  first, second = start('sft', tmp_path / 'run',
+                        flags_of('sft', folders) + LONG, count=2, devices=4)
+  until_saved(tmp_path / 'run', second)
   first.send_signal(signal.SIGKILL)
   _, said = second.communicate(timeout=4 * _TIMEOUT)
   first.communicate()
@@ -144,35 +159,28 @@ def test_the_first_process_is_named_as_well(folders, tmp_path):
 
 @pytest.fixture(scope='module')
 def whole(folders, tmp_path_factory) -> pathlib.Path:
-  """A run of two processes that nothing interrupted, stopped at step 4 once.
-
-  The folder `half` beside it holds what a kill after step 4 leaves.
-  """
-  root = tmp_path_factory.mktemp('whole')
-  run('sft', root / 'whole', flags_of('sft', folders), count=2, devices=4)
-  shutil.copytree(root / 'whole', root / 'half')
-  half = root / 'half'
-  for name in ('summary.json', 'report.html'):
-    (half / name).unlink(missing_ok=True)
-  shutil.rmtree(half / 'model')
-  shutil.rmtree(half / 'checkpoints/step_00000006')
-  return root / 'whole'
+  """The run that was killed, where nobody killed it."""
+  workdir = tmp_path_factory.mktemp('whole') / 'run'
+  run('sft', workdir, flags_of('sft', folders) + LONG, count=2, devices=4)
+  return workdir
 
 
 @pytest.mark.parametrize('count, devices', [(2, 4), (1, 8), (2, 2), (1, 1)])
-def test_a_run_goes_on_on_any_number_of_processes_and_devices(
-    count, devices, whole, folders, tmp_path):
+def test_what_was_killed_goes_on_on_any_number_of_processes_and_devices(
+    count, devices, killed, whole, folders, tmp_path):
   """Bit for bit on as many, to 1e-5 on others, with the same data order."""
-  shutil.copytree(whole.parent / 'half', tmp_path / 'run')
-  config = json.loads((tmp_path / 'run/config.json').read_text())
-  config['workdir'] = str(tmp_path / 'run')
-  (tmp_path / 'run/config.json').write_text(json.dumps(config))
-  run('sft', tmp_path / 'run', [*flags_of('sft', folders), '--resume'],
+  workdir = tmp_path / 'run'
+  shutil.copytree(killed.workdir, workdir)
+  config = json.loads((workdir / 'config.json').read_text())
+  config['workdir'] = str(workdir)
+  (workdir / 'config.json').write_text(json.dumps(config))
+  run('sft', workdir, [*flags_of('sft', folders), *LONG, '--resume'],
       count=count, devices=devices)
-  for a, b in zip(lines(whole), lines(tmp_path / 'run'), strict=True):
+  assert len(lines(workdir)) == 40
+  for a, b in zip(lines(whole), lines(workdir), strict=True):
     assert a['loss'] == pytest.approx(b['loss'], abs=1e-5)
   for name, want in weights(whole).items():
-    got = weights(tmp_path / 'run')[name]
+    got = weights(workdir)[name]
     if (count, devices) == (2, 4):
       np.testing.assert_array_equal(got, want)
     else:

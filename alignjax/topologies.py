@@ -11,6 +11,13 @@ from alignjax.errors import InputError
 
 AXES = ('data', 'fsdp', 'sequence', 'tensor')
 PAIRED = ('reward', 'dpo')     # Methods whose batches are of pairs.
+# Key heads of what `alignjax.models.presets` names.
+KEY_HEADS = {
+    'smollm2-135m': 3, 'llama-3.2-1b': 8, 'llama-2-7b': 32, 'mistral-7b': 8,
+    'llama-3.1-8b': 8, 'llama-2-13b': 40, 'llama-2-70b': 8}
+# What people say.
+ALIASES = {'135m': 'smollm2-135m', '1b': 'llama-3.2-1b', '7b': 'llama-2-7b',
+           '8b': 'llama-3.1-8b', '13b': 'llama-2-13b', '70b': 'llama-2-70b'}
 SAMPLED = ('ppo', 'grpo')      # Those that train on rollouts.
 GROUP = {'grpo': 4}            # Responses to a prompt that are compared.
 
@@ -144,6 +151,18 @@ def smallest_batch(
   return math.lcm(
       num_shards * num_microbatches * (1 + (method in PAIRED))
       * (num_minibatches if method in SAMPLED else 1), GROUP.get(method, 1))
+
+
+def check_heads(num_kv_heads: int, tensor: int) -> None:
+  """Refuses key heads that do not split over the tensor axis.
+
+  Raises:
+    InputError: the largest axis that splits them is named.
+  """
+  if num_kv_heads % tensor:
+    fits = max(n for n in range(1, tensor + 1) if num_kv_heads % n == 0)
+    raise InputError(f'mesh: tensor:{tensor} does not divide {num_kv_heads} '
+                     f'key heads; use tensor:{fits}')
 
 
 def check_length(length: int, num_parts: int, name: str = 'length') -> None:

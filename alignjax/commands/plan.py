@@ -74,6 +74,8 @@ class Plan:
     topology = topologies.parse_topology(self.topology)
     sizes = topologies.mesh_sizes(self.mesh, topology.num_chips)
     shards = sizes['data'] * sizes['fsdp']
+    if heads := _key_heads(self.model):
+      topologies.check_heads(heads, sizes['tensor'])
     topologies.check_length(self.length, sizes['sequence'])
     if self.num_slots % shards:
       raise InputError(f'num_slots={self.num_slots} does not split over '
@@ -82,6 +84,19 @@ class Plan:
       topologies.check_batch(self.batch, topologies.smallest_batch(
           self.method, shards, num_microbatches=self.num_microbatches,
           num_minibatches=self.num_minibatches), shards)
+
+
+def _key_heads(model: str) -> int | None:
+  """Key heads of a name or a folder; None where it takes jax to tell."""
+  name = topologies.ALIASES.get(model.lower(), model.lower())
+  if name in topologies.KEY_HEADS:
+    return topologies.KEY_HEADS[name]
+  try:
+    fields = json.loads((pathlib.Path(model) / 'config.json').read_text())
+    count = fields.get('num_key_value_heads') or fields['num_attention_heads']
+  except (OSError, ValueError, KeyError, AttributeError, TypeError):
+    return None  # What is wrong is said where the folder is read.
+  return count if isinstance(count, int) and count > 0 else None
 
 
 def plan(cfg: Plan) -> None:
@@ -144,13 +159,13 @@ def read_config(model: str):
     InputError: it is neither.
   """
   from alignjax.models import presets
-  name = presets.ALIASES.get(model.lower(), model.lower())
+  name = topologies.ALIASES.get(model.lower(), model.lower())
   if name in presets.PRESETS:
     return presets.PRESETS[name]
   if not pathlib.Path(model).is_dir():
     raise InputError(
         f'model={model} is neither a folder nor one of '
-        f'{", ".join([*presets.ALIASES, *presets.PRESETS])}')
+        f'{", ".join([*topologies.ALIASES, *presets.PRESETS])}')
   from alignjax import hf
   return hf.read_config(model)
 

@@ -32,9 +32,6 @@ PRESETS: dict[str, ModelConfig] = {
         num_layers=80, num_heads=64, num_kv_heads=8, head_dim=128,
         tie_embeddings=False, max_positions=4_096),
 }
-# What people say.
-ALIASES = {'135m': 'smollm2-135m', '1b': 'llama-3.2-1b', '7b': 'llama-2-7b',
-           '8b': 'llama-3.1-8b', '13b': 'llama-2-13b', '70b': 'llama-2-70b'}
 
 
 def count_parameters(config: ModelConfig) -> int:

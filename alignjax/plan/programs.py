@@ -77,12 +77,7 @@ def check(config: ModelConfig, shape: Shape, mesh: jax.sharding.Mesh,
   shards = sharding.num_batch_shards(mesh)
   topologies.check_batch(shape.rows, smallest_batch(method, shape, shards),
                          shards)
-  tensor = mesh.shape['tensor']
-  if config.num_kv_heads % tensor:
-    fits = [n for n in range(1, tensor + 1) if config.num_kv_heads % n == 0]
-    raise InputError(
-        f'mesh: tensor:{tensor} does not divide {config.num_kv_heads} key '
-        f'heads; use tensor:{max(fits)}')
+  topologies.check_heads(config.num_kv_heads, mesh.shape['tensor'])
   if shape.length < 2 or shape.length > config.max_positions:
     raise InputError(f'length={shape.length} is not from 2 to the '
                      f'{config.max_positions} that the model was trained for')

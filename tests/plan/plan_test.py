@@ -12,6 +12,7 @@ import pytest
 from alignjax import hf
 from alignjax import plan
 from alignjax import sharding
+from alignjax import topologies
 from alignjax import train
 from alignjax.commands import plan as command
 from alignjax.models import CausalLM
@@ -201,8 +202,14 @@ def test_fit_changes_what_it_must_and_says_so(capsys):
   assert 'nothing that was tried fits v5e:2x2; v5e:' in said
 
 
-def test_what_is_refused_needs_no_jax():
+def test_presets_key_heads_are_known_without_jax():
+  assert {
+      name: config.num_kv_heads for name, config in presets.PRESETS.items()} == topologies.KEY_HEADS
+
+
+def test_what_is_refused_needs_no_jax(tmp_path):
   """In a process of its own, which would say what it imported."""
+  (tmp_path / 'config.json').write_text('{"num_attention_heads": 6}')
   script = '''
 import sys
 from alignjax import cli
@@ -215,7 +222,13 @@ finally:
   for flags, says in ((['--topology', 'v5e:3x3'], 'v5e:2x4'),
                       (['--topology', 'v5e:4x8', '--mesh', 'fsdp:7'],
                        'fsdp:8,data:4'),
-                      (['--topology', 'v5e:4x8', '--batch', '31'], 'use 64')):
+                      (['--topology', 'v5e:4x8', '--batch', '31'], 'use 64'),
+                      (['--topology', 'v5e:2x4', '--mesh', 'tensor:8',
+                        '--model', '135m'], '3 key heads; use tensor:3'),
+                      (['--topology', 'v5e:2x4', '--mesh', 'tensor:8',
+                        '--model', str(tmp_path)], '6 key heads; use tensor:6'),
+                      (['--topology', 'v5e:2x4', '--mesh', 'sequence:8',
+                        '--length', '100'], 'use 96 or 104')):
     done = subprocess.run([sys.executable, '-c', script, *flags],
                           capture_output=True, text=True, check=False)
     assert done.returncode == 2 and says in done.stderr, done.stderr

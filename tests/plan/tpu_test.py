@@ -18,6 +18,7 @@ from alignjax import logprobs
 from alignjax import partitioning
 from alignjax import plan
 from alignjax import sharding
+from alignjax import topologies
 from alignjax.models import attention
 from alignjax.models import presets
 from alignjax.plan import cost
@@ -29,7 +30,7 @@ pytestmark = [pytest.mark.tpu, pytest.mark.skipif(
 
 def config_of(name):
   return dataclasses.replace(
-      presets.PRESETS[presets.ALIASES[name]], dtype='bfloat16', remat=True,
+      presets.PRESETS[topologies.ALIASES[name]], dtype='bfloat16', remat=True,
       scan_layers=True, attention_block=128)
 
 

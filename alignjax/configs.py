@@ -57,6 +57,9 @@ class ComputeConfig(RunConfig):
   remat: bool = False
   # Queries whose attention scores exist at one time; all if left out.
   attention_block: int | None = None
+  # What trains attends by: XLA's matmuls, or a kernel for TPUs, whose scores
+  # never leave the chip's cache and which skips what a row's mask hides.
+  attention_kernel: Literal['xla', 'splash'] = 'xla'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -122,7 +122,8 @@ def computed(config, cfg: configs.ComputeConfig):
   """The model's config with the run's dtype and its ways to save memory."""
   return dataclasses.replace(
       config, dtype=cfg.dtype, remat=cfg.remat,
-      attention_block=cfg.attention_block)
+      attention_block=cfg.attention_block,
+      attention_kernel=cfg.attention_kernel)
 
 
 def is_adapter(folder: str | os.PathLike) -> bool:

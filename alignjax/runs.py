@@ -207,6 +207,11 @@ def check(cfg: RunConfig) -> jax.sharding.Mesh:
   mesh = sharding.make_mesh(cfg.mesh)
   settings.check(given, sharding.num_batch_shards(mesh),
                  mesh.shape['sequence'])
+  platform = mesh.devices.flat[0].platform
+  if given.get('attention_kernel') == 'splash' and platform != 'tpu':
+    raise InputError(
+        f'attention_kernel=splash is a kernel for TPUs, and this run is on '
+        f'{platform.upper()}s; leave it out, or use attention_block=128')
   for name in ('model', 'reward_model', 'compare'):
     folder = given.get(name)
     if folder and folder != 'testbed' and not pathlib.Path(folder).is_dir():

@@ -123,7 +123,7 @@ def reward_folder(cfg, policy: str) -> str:
       'max_dropped', 'split', 'on_bad_record', 'duplicates')}
   if isinstance(cfg, runs.ComputeConfig):
     shared |= {name: getattr(cfg, name) for name in (
-        'dtype', 'remat', 'attention_block')}
+        'dtype', 'remat', 'attention_block', 'attention_kernel')}
   if adapted := lora_settings(cfg):
     shared |= adapted
   model = reward.stage(reward.Config(

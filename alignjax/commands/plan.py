@@ -36,6 +36,7 @@ class Plan:
   mesh: str = 'fsdp:-1'  # By axis: data, fsdp, sequence, tensor; -1: the rest.
   chunk_size: int = 128  # Columns whose logits exist at one time; 0: all.
   attention_block: int = 128  # Queries whose scores exist at one time; 0: all.
+  attention_kernel: Literal['xla', 'splash'] = 'xla'  # Of what trains.
   num_microbatches: int = 1  # Parts that a batch is taken in.
   num_minibatches: int = 1  # Optimizer steps in a pass over a rollout.
   num_epochs: int = 2  # Passes over a rollout.
@@ -48,6 +49,7 @@ class Plan:
   # Keep AdamW's moments in the host's memory between updates.
   offload_optimizer: bool = False
   lora_rank: int = 0  # Adapters over a frozen base; 0 trains all weights.
+  quantize: Literal['none', 'int8', 'nf4'] = 'none'  # The base of adapters.
   dtype: Literal['float32', 'bfloat16'] = 'bfloat16'  # Of activations.
   # Recompute activations in the backward pass; without it they are all held.
   remat: bool = True
@@ -68,6 +70,9 @@ class Plan:
       if getattr(self, name) < least:
         raise InputError(f'{name}={getattr(self, name)} is out of range; it '
                          f'must be at least {least}')
+    if self.quantize != 'none' and not self.lora_rank:
+      raise InputError(f'quantize={self.quantize} without adapters leaves '
+                       'nothing to train; add --lora-rank 16, or drop it')
     if not 0 < self.utilisation <= 1:
       raise InputError(f'utilisation={self.utilisation:g} is out of range; it '
                        'must be above 0 and at most 1')
@@ -106,12 +111,15 @@ def plan(cfg: Plan) -> None:
   topology = topologies.parse_topology(cfg.topology)
   config = dataclasses.replace(
       read_config(cfg.model), dtype=cfg.dtype, remat=cfg.remat,
-      scan_layers=True, attention_block=cfg.attention_block or None)
-  shape = plan_lib.Shape(cfg.batch, cfg.length, cfg.chunk_size or None,
-                         cfg.num_microbatches, cfg.lora_rank,
-                         cfg.max_new_tokens, cfg.num_minibatches,
-                         cfg.num_epochs, cfg.num_slots,
-                         cfg.offload_optimizer, cfg.layout)
+      scan_layers=True, attention_block=cfg.attention_block or None,
+      attention_kernel=cfg.attention_kernel)
+  shape = plan_lib.Shape(
+      rows=cfg.batch, length=cfg.length, chunk_size=cfg.chunk_size or None,
+      num_microbatches=cfg.num_microbatches, lora_rank=cfg.lora_rank,
+      quantize=cfg.quantize, max_new_tokens=cfg.max_new_tokens,
+      num_minibatches=cfg.num_minibatches, num_epochs=cfg.num_epochs,
+      num_slots=cfg.num_slots, offload=cfg.offload_optimizer,
+      layout=cfg.layout)
   if cfg.fit:
     cfg, found = search(cfg, config, shape, topology)
   else:
@@ -139,7 +147,7 @@ def search(cfg: Plan, config, shape, topology):
       cfg, batch=proposal.shape.rows, mesh=proposal.mesh,
       chunk_size=proposal.shape.chunk_size or 0,
       lora_rank=proposal.shape.lora_rank,
-      offload_optimizer=proposal.shape.offload)
+      offload_optimizer=proposal.shape.offload, remat=proposal.config.remat)
   if proposal.fits:
     print('the largest batch that fits: ', ' '.join(
         [f'--batch {cfg.batch}', *proposal.changes]), file=sys.stderr)

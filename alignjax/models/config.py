@@ -86,6 +86,8 @@ class ModelConfig:
   scan_layers: bool = False   # One compiled layer, parameters stacked [L, ...].
   remat: bool = False         # Recompute activations in the backward pass.
   attention_block: int | None = None  # Queries whose scores exist at one time.
+  # 'splash' is a kernel for TPUs (models/splash.py), of whole rows.
+  attention_kernel: Literal['xla', 'splash'] = 'xla'
 
   def attention_of(self, layer: int) -> int:
     """Which of `attention` layer `layer` has."""

@@ -16,6 +16,7 @@ from alignjax.models import attention
 from alignjax.models import cache as cache_lib
 from alignjax.models import lora as lora_lib
 from alignjax.models import rope
+from alignjax.models import splash
 from alignjax.models.config import ModelConfig
 from alignjax.models.quantize import dequantize
 from alignjax.models.quantize import is_quantized
@@ -208,10 +209,11 @@ class Layer(_Block):
     if layer_cache is not None:
       layer_cache = cache_lib.write(layer_cache, key, value, column)
       key, value = layer_cache
-    mixed = attention.attend(query, key, value, view.seen,
-                             scale=c.attention_scale,
-                             softcap=c.attention_softcap,
-                             block=c.attention_block)
+    attend = functools.partial(attention.attend, block=c.attention_block)
+    if c.attention_kernel == 'splash' and layer_cache is None:
+      attend = splash.attend
+    mixed = attend(query, key, value, view.seen, scale=c.attention_scale,
+                   softcap=c.attention_softcap)
     y = self._linear(
         'out', mixed.reshape(*mixed.shape[:2], -1), (c.num_heads, hd, d),
         ('heads', 'head_dim', 'embed'), inputs=2,

@@ -21,6 +21,7 @@ class Shape(NamedTuple):
   chunk_size: int | None    # Columns whose logits exist at one time.
   num_microbatches: int = 1
   lora_rank: int = 0        # 0 trains all weights.
+  quantize: Literal['none', 'int8', 'nf4'] = 'none'  # The base, of adapters.
   max_new_tokens: int = 0   # Of `length`, in a rollout; 0 is half.
   num_minibatches: int = 1  # Of a rollout.
   num_epochs: int = 2       # Over a rollout.

@@ -8,6 +8,7 @@ import math
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from alignjax.models import ModelConfig
 from alignjax.models import presets
@@ -50,13 +51,14 @@ def activation_gib(config: ModelConfig, rows: int, length: int, *,
                    is_training: bool, chunk_size: int | None) -> float:
   """An estimate of a chip's temporaries, from the shapes of one layer.
 
-  Training holds each layer's input in bf16, one layer's inside twice in f32,
-  the logits of a chunk twice in f32, and one layer's gathered weights; a
-  forward pass one layer's inside once and no inputs. XLA may hold more: treat
-  it as within a factor of two.
+  Training holds each layer's input in bf16 (without remat, all that its
+  backward pass reads), one layer's inside twice in f32, the logits of a chunk
+  twice in f32, and one layer's gathered weights; a forward pass one layer's
+  inside once and no inputs. XLA may hold more: treat it as within a factor of
+  two.
 
   Args:
-    config: of the model; its `remat` is taken for granted.
+    config: of the model.
     rows: on one chip.
     length: tokens of a row.
     is_training: with the backward pass.
@@ -68,7 +70,12 @@ def activation_gib(config: ModelConfig, rows: int, length: int, *,
       config.num_heads * min(length, config.attention_block or length) * length)
   logits = rows * min(length, chunk_size or length) * config.vocab_size
   layer = presets.count_parameters(config) / config.num_layers
-  held = 2 * tokens * width * config.num_layers if is_training else 0
+  kept = tokens * width
+  if not config.remat:
+    kept = tokens * (6 * width + 3 * inner)
+    if not config.attention_block:
+      kept += rows * config.num_heads * length**2
+  held = 2 * kept * config.num_layers if is_training else 0
   times = 2 if is_training else 1
   table = config.vocab_size * width * 2
   return (held + times * (4 * inside + 4 * logits) + 2 * layer + table) / GIB
@@ -97,9 +104,10 @@ def shard_bytes(tree, *, with_host: bool = True) -> float:
   return total
 
 
-def _itemsize(dtype) -> int:
-  """Bytes of a number; of a PRNG key, of its words."""
-  try:
-    return dtype.itemsize
-  except AttributeError:
+def _itemsize(dtype) -> float:
+  """Bytes of a number on a device; of a PRNG key, of its words."""
+  if jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
     return 8
+  if dtype in (jnp.int4, jnp.uint4):
+    return 0.5  # Two share a byte there, if not in numpy.
+  return dtype.itemsize

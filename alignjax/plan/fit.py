@@ -1,6 +1,7 @@
 """The largest batch that fits, and what to change where none does."""
 
 from collections.abc import Callable, Iterator
+import dataclasses
 from typing import NamedTuple
 
 from alignjax import topologies
@@ -16,6 +17,7 @@ _MAX_SHAVINGS = 4
 class Proposal(NamedTuple):
   """A run that fits, or the nearest to one."""
 
+  config: ModelConfig
   shape: programs.Shape
   mesh: str
   changes: list[str]        # Flags that differ from what was asked for.
@@ -38,8 +40,8 @@ def fit(
   Temporaries grow by the same amount with every row. So two plans, of the
   smallest batch and of four times that, tell where the limit is met, and a
   third confirms it. Where not even the smallest batch fits, what is asked for
-  is changed, the cheapest change first: smaller chunks, heads over two chips,
-  moments in the host's memory, adapters.
+  is changed, the cheapest change first: activations made anew, smaller chunks,
+  heads over two chips, moments in the host's memory, adapters.
 
   Args:
     method: as for `plan`.
@@ -55,64 +57,86 @@ def fit(
   """
   tried: list[str] = []
 
-  def measure(shape, mesh):
-    found = plan(method, config, shape, topology, mesh, utilisation=utilisation)
+  def measure(step, rows):
+    found = plan(
+        method, step.config, step.shape._replace(rows=rows), topology,
+        step.mesh, utilisation=utilisation)
     peak = max(program.peak_gib for program in found)
-    tried.append(f'batch {shape.rows}, mesh {mesh}, chunk {shape.chunk_size}, '
-                 f'lora {shape.lora_rank}: {peak:.2f} GiB')
+    tried.append(f'batch {rows}, mesh {step.mesh}, chunk '
+                 f'{step.shape.chunk_size}, lora {step.shape.lora_rank}: '
+                 f'{peak:.2f} GiB')
     note(tried[-1])
     return found, peak
 
   limit = topology.chip.hbm_gib * _MARGIN
   for step in _ladder(method, config, shape, mesh):
-    changes, shape_now, mesh_now = step
-    sizes = topologies.mesh_sizes(mesh_now, topology.num_chips)
+    sizes = topologies.mesh_sizes(step.mesh, topology.num_chips)
     unit = programs.smallest_batch(
-        method, shape_now, sizes['data'] * sizes['fsdp'])
-    small = shape_now._replace(rows=unit)
-    found, least = measure(small, mesh_now)
+        method, step.shape, sizes['data'] * sizes['fsdp'])
+    found, least = measure(step, unit)
     if least <= limit:
+      rows, found = _largest(measure, step, unit, found, least, limit)
       break
   else:
-    return Proposal(small, mesh_now, changes, found, tried)
-  second, more = measure(shape_now._replace(rows=4 * unit), mesh_now)
-  if more > limit:
-    times = 3
-  else:
-    found, small = second, small._replace(rows=4 * unit)
+    rows = unit
+  return Proposal(step.config, step.shape._replace(rows=rows), step.mesh,
+                  step.changes, found, tried)
+
+
+def _largest(measure, step, unit, found, least, limit):
+  """(rows, their programs) of the largest batch, a multiple of `unit`."""
+  second, more = measure(step, 4 * unit)
+  rows, times = unit, 3
+  if more <= limit:
+    found, rows = second, 4 * unit
     times = int((limit - least) / max((more - least) / 3, 1e-6)) + 1
   for _ in range(_MAX_SHAVINGS):
-    rows = times * unit
-    if rows <= small.rows:
+    if times * unit <= rows:
       break
-    candidate, peak = measure(small._replace(rows=rows), mesh_now)
+    candidate, peak = measure(step, times * unit)
     if peak <= limit:
-      found, small = candidate, small._replace(rows=rows)
-      break
+      return times * unit, candidate
     times = min(times - 1, int(0.9 * times))
-  return Proposal(small, mesh_now, changes, found, tried)
+  return rows, found
+
+
+class _Step(NamedTuple):
+  """What is asked for, with some changes."""
+
+  changes: list[str]
+  config: ModelConfig
+  shape: programs.Shape
+  mesh: str
+
+  def then(self, flag: str, **changed) -> '_Step':
+    """One change more."""
+    return self._replace(changes=[*self.changes, flag], **changed)
 
 
 def _ladder(
     method: str, config: ModelConfig, shape: programs.Shape, mesh: str,
-) -> Iterator[tuple[list[str], programs.Shape, str]]:
+) -> Iterator[_Step]:
   """What is asked for, then with one change more each time."""
-  changes: list[str] = []
-  yield [], shape, mesh
+  step = _Step([], config, shape, mesh)
+  yield step
+  if not config.remat:
+    step = step.then(
+        '--remat', config=dataclasses.replace(config, remat=True))
+    yield step
   if shape.chunk_size is None or shape.chunk_size > 32:
-    changes, shape = changes + ['--chunk-size 32'], shape._replace(
-        chunk_size=32)
-    yield changes, shape, mesh
+    step = step.then(
+        '--chunk-size 32', shape=step.shape._replace(chunk_size=32))
+    yield step
   if 'tensor' not in mesh and config.num_kv_heads % 2 == 0:
     mesh = 'fsdp:-1,tensor:2'
-    changes = changes + [f'--mesh {mesh}']
-    yield changes, shape, mesh
+    step = step.then(f'--mesh {mesh}', mesh=mesh)
+    yield step
   if not (shape.lora_rank or shape.offload):
-    changes, shape = changes + ['--offload-optimizer'], shape._replace(
-        offload=True)
-    yield changes, shape, mesh
+    step = step.then(
+        '--offload-optimizer', shape=step.shape._replace(offload=True))
+    yield step
   if not shape.lora_rank and method != 'grpo':
-    yield changes + ['--lora-rank 16'], shape._replace(lora_rank=16), mesh
+    yield step.then('--lora-rank 16', shape=step.shape._replace(lora_rank=16))
 
 
 def smallest_topology(

@@ -30,6 +30,7 @@ from alignjax.models import freeze
 from alignjax.models import lora
 from alignjax.models import make_cache
 from alignjax.models import ModelConfig
+from alignjax.models import quantize
 from alignjax.plan import batches
 from alignjax.plan import cost
 from alignjax.plan.batches import Shape
@@ -95,10 +96,18 @@ class _Shapes(adapters.Trainee):
     return model, frozen, adapters.shardings_of(frozen)
 
 
-def _frozen(model, mesh):
-  """A model that is not trained, in the dtype of its activations."""
-  init = lambda key: freeze(model.init(key), model.config.dtype)
-  return _lying(jax.eval_shape(init, jax.random.key(0)), model.axes(), mesh)
+def _frozen(model, mesh, kind: str = 'none'):
+  """A model that is not trained, quantized or in its activations' dtype."""
+
+  def init(key):
+    params = model.init(key)
+    if kind != 'none':
+      params = quantize.quantize(params, kind)
+    return freeze(params, model.config.dtype)
+
+  shapes = jax.eval_shape(init, jax.random.key(0))
+  return _lying(
+      shapes, quantize.quantized_axes(model.axes(), shapes), mesh)
 
 
 def _lying(shapes, axes, mesh):
@@ -106,8 +115,9 @@ def _lying(shapes, axes, mesh):
   return train.shaped(shapes, sharding.tree_shardings(mesh, axes, shapes))
 
 
-def _trainee(model, mesh, rank: int) -> _Shapes:
+def _trainee(model, mesh, shape: Shape) -> _Shapes:
   """What is trained of a decoder: all of it, or adapters over a frozen base."""
+  rank = shape.lora_rank
   if not rank:
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     return _Shapes(model, shapes, model.axes(), None, '')
@@ -115,7 +125,8 @@ def _trainee(model, mesh, rank: int) -> _Shapes:
       model.config, lora=lora.Lora(rank=rank)))
   shapes = jax.eval_shape(adapted.init, jax.random.key(0))
   return _Shapes(adapted, lora.split(shapes)[1],
-                 lora.split(adapted.axes())[1], _frozen(model, mesh), '')
+                 lora.split(adapted.axes())[1],
+                 _frozen(model, mesh, shape.quantize), '')
 
 
 def _step(trainee, objective, shape, mesh, batch, frozen=None):
@@ -144,13 +155,13 @@ def smallest_batch(method: str, shape: Shape, num_shards: int) -> int:
 
 
 def _sft(config, shape, mesh) -> list[Program]:
-  trainee = _trainee(CausalLM(config), mesh, shape.lora_rank)
+  trainee = _trainee(CausalLM(config), mesh, shape)
   objective = objectives.sft(trainee.model, chunk_size=shape.chunk_size)
   return [_step(trainee, objective, shape, mesh, batches.tokens(shape, mesh))]
 
 
 def _reward(config, shape, mesh) -> list[Program]:
-  policy = _trainee(CausalLM(config), mesh, shape.lora_rank)
+  policy = _trainee(CausalLM(config), mesh, shape)
   trainee = policy.with_head(jax.random.key(0))
   return [_step(trainee, objectives.reward(trainee.model), shape, mesh,
                 batches.pairs(shape, mesh, ref=False))]
@@ -158,7 +169,7 @@ def _reward(config, shape, mesh) -> list[Program]:
 
 def _dpo(config, shape, mesh) -> list[Program]:
   """Under adapters the reference is the base, and costs nothing."""
-  trainee = _trainee(CausalLM(config), mesh, shape.lora_rank)
+  trainee = _trainee(CausalLM(config), mesh, shape)
   model, frozen, shardings = trainee.reference(mesh)
   step = _step(
       trainee, objectives.dpo(trainee.model, beta=0.1,
@@ -176,7 +187,7 @@ def _dpo(config, shape, mesh) -> list[Program]:
 
 def _kto(config, shape, mesh) -> list[Program]:
   """The reference reads each prompt with another's response as well."""
-  trainee = _trainee(CausalLM(config), mesh, shape.lora_rank)
+  trainee = _trainee(CausalLM(config), mesh, shape)
   model, frozen, shardings = trainee.reference(mesh)
   batch = batches.unpaired(shape, mesh)
   said = batches.on_rows(mesh)(batch.weight.shape, jnp.float32)
@@ -218,7 +229,7 @@ def _judge(model, params, axes, mesh, base=None):
 
 def _ppo(config, shape, mesh) -> list[Program]:
   """All four roles; under adapters they share one base."""
-  policy = _trainee(CausalLM(config), mesh, shape.lora_rank)
+  policy = _trainee(CausalLM(config), mesh, shape)
   value = policy.with_head(jax.random.key(0))
   settings = train.PPOConfig(
       max_new_tokens=shape.room, num_epochs=shape.num_epochs,
@@ -254,7 +265,7 @@ def _grpo(config, shape, mesh) -> list[Program]:
     raise InputError(f'lora_rank={shape.lora_rank}: methods without a critic '
                      'train all weights; leave it out, or plan for ppo')
   model = CausalLM(config)
-  policy, group = _trainee(model, mesh, 0), topologies.GROUP['grpo']
+  policy, group = _trainee(model, mesh, shape), topologies.GROUP['grpo']
   value = policy.with_head(jax.random.key(0))
   settings = train.OnlineConfig(
       max_new_tokens=shape.room, num_epochs=shape.num_epochs,

@@ -40,6 +40,14 @@ def test_float32_losses_are_those_of_a_run_without_them(
   np.testing.assert_allclose(losses[1], losses[0], atol=1e-5)
 
 
+def test_a_kernel_for_tpus_is_refused_elsewhere(foreign, tmp_path):
+  with pytest.raises(ValueError, match=r'attention_kernel=splash .* on CPUs'):
+    sft.stage(sft.Config(
+        workdir=str(tmp_path / 'run'), model=foreign.model,
+        data=foreign.demonstrations, attention_kernel='splash', **SIZES))
+  assert not (tmp_path / 'run').exists()
+
+
 @pytest.mark.parametrize('value', [0, -4])
 def test_a_block_of_no_queries_is_refused(value, foreign, tmp_path):
   with pytest.raises(ValueError, match='attention_block'):

@@ -86,6 +86,21 @@ def test_adapters_share_one_frozen_base_in_the_dtype_of_activations(method):
   assert found.roles['optimizer'] < whole.roles['optimizer']
 
 
+@pytest.mark.parametrize('kind, share', [
+    ('int8', 1 / 2), ('nf4', 9 / 32)])  # 4 bits, and a float32 for 64 of them.
+def test_a_quantized_base_is_a_half_or_a_quarter_of_bfloat16(kind, share):
+  config = dataclasses.replace(
+      TINY, dtype='bfloat16', hidden_size=64, intermediate_size=512,
+      head_dim=16)
+  shape = SHAPE._replace(lora_rank=1)
+  base = plan.plan('ppo', config, shape, CPUS, 'data:8')[-1].roles['base']
+  found = plan.plan(
+      'ppo', config, shape._replace(quantize=kind), CPUS, 'data:8')[-1]
+  table = 64 * 64 * 2 / plan.cost.GIB  # Stays as it is.
+  assert (found.roles['base'] - table) / (base - table) == pytest.approx(
+      share, rel=0.1)
+
+
 def test_without_a_critic_there_is_none_and_adapters_are_refused():
   whole = plan.plan('ppo', TINY, SHAPE, CPUS)[-1]
   found = plan.plan('grpo', TINY, SHAPE, CPUS)[-1]
@@ -190,6 +205,15 @@ def test_fit_finds_the_largest_batch():
   assert not all(p.peak_gib <= 0.97 * p.limit_gib for p in more)
 
 
+def test_fit_makes_activations_anew_before_anything_else():
+  config = dataclasses.replace(
+      presets.PRESETS['llama-2-7b'], dtype='bfloat16', scan_layers=True)
+  shape = plan.Shape(rows=8, length=4_096, chunk_size=128)
+  found = plan.fit('sft', config, shape, plan.parse_topology('h100:4'))
+  assert found.fits and found.config.remat
+  assert found.changes == ['--remat']
+
+
 def test_fit_changes_what_it_must_and_says_so(capsys):
   command.plan(command.Plan(model='70b', topology='h100:8', fit=True))
   said = ' '.join(capsys.readouterr().err.split())
@@ -203,8 +227,9 @@ def test_fit_changes_what_it_must_and_says_so(capsys):
 
 
 def test_presets_key_heads_are_known_without_jax():
-  assert {
-      name: config.num_kv_heads for name, config in presets.PRESETS.items()} == topologies.KEY_HEADS
+  known = {name: config.num_kv_heads
+           for name, config in presets.PRESETS.items()}
+  assert known == topologies.KEY_HEADS
 
 
 def test_what_is_refused_needs_no_jax(tmp_path):

@@ -71,6 +71,25 @@ def test_one_base_goes_on_in_the_same_bits(one_base, left):
   assert (workdir / 'metrics.jsonl').read_bytes() == rows
 
 
+@pytest.mark.parametrize('settings', [
+    dict(num_slots=8), dict(offload_optimizer=True)],
+    ids=['in eight slots', 'moments on the host'])
+def test_what_saves_memory_changes_no_iteration(
+    settings, one_base, foreign, judge, left, tmp_path):
+  run = dataclasses.replace(one_base, workdir=str(tmp_path / 'ppo'), **settings)
+  ppo.stage(run)
+  for got, want in zip(left(run.workdir).rows('ppo'),
+                       left(one_base.workdir).rows('ppo'), strict=True):
+    for name in ('reward', 'kl', 'length', 'loss', 'value_loss'):
+      assert got[name] == pytest.approx(want[name], abs=1e-4), name
+
+
+def test_slots_are_of_our_own_sampler(foreign):
+  with pytest.raises(InputError, match=r'num_slots=8 .* engine'):
+    ppo.main(ppo.Config(workdir='unused', model=foreign.model,
+                        engine='http://127.0.0.1:9', num_slots=8, **PPO))
+
+
 def test_rewards_are_normalised_on_demonstrations(judge, foreign, left):
   """InstructGPT's: what the policy was taught scores 0 on average."""
   mean = runs.read_reward_mean(judge / 'adapter')

@@ -1,0 +1,1 @@
+"""Measurements: alignjax beside what people would pick instead."""

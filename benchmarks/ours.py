@@ -1,0 +1,102 @@
+"""The tasks in alignjax, as its scripts run them, on rows that are given."""
+
+import itertools
+import json
+
+import jax
+import numpy as np
+
+from alignjax import adapters
+from alignjax import data
+from alignjax import objectives
+from alignjax import rollout
+from alignjax import runs
+from alignjax import sharding
+from alignjax import train
+from alignjax.models import ScalarModel
+from benchmarks import turns
+
+
+def make_step(settings: dict):
+  """One step of the task; its loss."""
+  sharding.use_cpu()
+  mesh = sharding.make_mesh(settings['mesh'])
+  make = {'sft': _sft, 'dpo': _dpo, 'reward': _reward}[settings['task']]
+  trainee, objective, annotate, batches = make(settings, mesh)
+  optimizer = train.make_optimizer(
+      settings['learning_rate'], 1_000, warmup=0.0, decay='constant')
+  state, shardings = train.init_state(
+      trainee.params, trainee.axes, optimizer, mesh=mesh, seed=0)
+  step = train.make_train_step(
+      objective, optimizer, shardings=shardings, mesh=mesh)
+  rows = sharding.batch_sharding(mesh)
+  held = [state]
+
+  def one() -> float:
+    batch = sharding.put(next(batches), rows)
+    if annotate is not None:
+      batch = annotate(held[0].params, batch)
+    held[0], metrics = step(held[0], batch)
+    return float(metrics['loss'].compute())
+
+  return one
+
+
+def _read(settings):
+  with open(settings['rows'], encoding='utf-8') as file:
+    return [json.loads(line) for line in file]
+
+
+def _response(prompt, response):
+  return data.TokenizedResponse(
+      np.asarray(prompt + response, np.int32), len(prompt))
+
+
+def _stream(make, rows, settings, mesh):
+  """Batches in the rows' order, laid out as scripts with --layout do."""
+  made = make(
+      rows, batch_size=settings['batch_size'],
+      max_length=settings['max_length'], shuffle=False,
+      layout=data.make_layout(
+          settings['layout'], num_cells=sharding.num_batch_shards(mesh)))
+  return itertools.chain(made)
+
+
+def _policy(settings):
+  model, params, _ = runs.load_policy(settings['model'])
+  return adapters.full(model, params, settings['model'])
+
+
+def _sft(settings, mesh):
+  policy = _policy(settings)
+  rows = [_response(r['prompt'], r['chosen']) for r in _read(settings)]
+  return policy, objectives.sft(policy.model), None, _stream(
+      data.demonstration_batches, rows, settings, mesh)
+
+
+def _pairs(settings, mesh):
+  rows = [data.TokenizedPair(_response(r['prompt'], r['chosen']),
+                             _response(r['prompt'], r['rejected']))
+          for r in _read(settings)]
+  return _stream(data.preference_batches, rows, settings, mesh)
+
+
+def _dpo(settings, mesh):
+  policy = _policy(settings)
+  model, frozen, shardings = policy.reference(mesh)
+  annotate = rollout.make_reference(
+      model, frozen, mesh=mesh, param_shardings=shardings)
+  return (policy, objectives.dpo(policy.model, beta=settings['beta']),
+          annotate, _pairs(settings, mesh))
+
+
+def _reward(settings, mesh):
+  model, params = runs.load_reward_model(settings['reward_model'])
+  assert isinstance(model, ScalarModel)
+  trainee = adapters.full(model, jax.device_get(params),
+                          settings['reward_model'])
+  return trainee, objectives.reward(model), None, _pairs(settings, mesh)
+
+
+if __name__ == '__main__':
+  turns.serve(make_step)

@@ -1,0 +1,1 @@
+"""Workers of other libraries, each run by the Python of its own environment."""

@@ -1,0 +1,44 @@
+"""How two programs take turns on one machine: a line in, a line out.
+
+A worker is a process that has built a task and waits. `step` on its stdin makes
+it take one training step and say what that took; while one works, the other
+sleeps on its stdin and takes no CPU. Only the standard library is used, since
+the workers of other libraries import it too.
+"""
+
+from collections.abc import Callable
+import json
+import os
+import resource
+import sys
+import time
+
+
+def serve(make_step: Callable[[dict], Callable[[], float]]) -> None:
+  """Runs a worker: settings in argv[1], then a step for each line.
+
+  Args:
+    make_step: from the settings to a function that takes one optimizer step
+      and returns its loss once it is known.
+  """
+  out = os.fdopen(os.dup(1), 'w', buffering=1)
+  os.dup2(2, 1)  # What libraries print is no answer.
+  say = lambda **said: print(json.dumps(said), file=out, flush=True)
+  started = time.monotonic()
+  with open(sys.argv[1], encoding='utf-8') as file:
+    step = make_step(json.load(file))
+  losses = [step()]
+  say(first_step_seconds=time.monotonic() - started, loss=losses[0])
+  for line in sys.stdin:
+    if line.strip() != 'step':
+      break
+    began, cpu = time.monotonic(), _cpu_seconds()
+    loss = step()
+    say(seconds=time.monotonic() - began, cpu_seconds=_cpu_seconds() - cpu,
+        loss=loss)
+  say(rss_gib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+
+
+def _cpu_seconds() -> float:
+  used = resource.getrusage(resource.RUSAGE_SELF)
+  return used.ru_utime + used.ru_stime

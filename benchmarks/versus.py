@@ -1,0 +1,212 @@
+"""alignjax and another library on the same rows, step by step in turns.
+
+  python -m benchmarks.versus --peer trl --task dpo --model DIR --data FILE
+
+Both train the same model on the same token ids, in the same order, with the
+same optimizer; the losses of the first steps must agree. Then they take turns,
+A B A B, in processes that both stay: what else the machine does falls on both,
+and ratios are of neighbours. One line for each pair of turns, medians at the
+end, and all of it as JSON.
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from typing import Literal
+
+from alignjax import cli
+from alignjax.errors import InputError
+
+# What a peer's environment is made of; torch's own index has CPU builds.
+PEERS = {'trl': ('trl==1.16.*', 'torch==2.13.*', 'transformers', 'datasets',
+                 'accelerate')}
+_WORKERS = {'trl': 'benchmarks.peers.trl_steps'}
+_AGREE = 3  # Steps whose losses are compared, from the first on.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+  """Settings of a comparison."""
+
+  peer: Literal['trl'] = 'trl'  # Who else runs.
+  task: Literal['sft', 'dpo', 'reward'] = 'dpo'  # What is trained.
+  model: str  # A Hugging Face folder.
+  data: str  # Preference pairs; SFT learns the chosen responses.
+  turns: int = 5  # Pairs of turns that count.
+  warmup: int = 3  # Steps of each before them, of which the losses must agree.
+  batch_size: int = 8  # Rows, or pairs, of a step.
+  max_length: int = 256  # Tokens of a row, prompt and response.
+  learning_rate: float = 1e-5  # AdamW's.
+  beta: float = 0.1  # DPO's.
+  mesh: str = 'data:-1'  # Ours: devices by axis.
+  # Ours: what the model reads of a batch; see the scripts' flag.
+  layout: Literal['padded', 'packed', 'branched'] = 'padded'
+  python: str = ''  # The peer's Python; '' makes its environment in the cache.
+  cache: str = '~/.cache/alignjax/versus'  # Where environments are made.
+  json: str = ''  # File for the result.
+
+
+def main(cfg: Config) -> None:
+  """Compares; see `Config`."""
+  if cfg.turns < 1 or cfg.warmup < _AGREE:
+    raise InputError(f'turns={cfg.turns}, warmup={cfg.warmup}: at least 1 and '
+                     f'{_AGREE} are needed')
+  with tempfile.TemporaryDirectory() as folder:
+    settings = prepare(cfg, pathlib.Path(folder))
+    python = cfg.python or environment(cfg.peer, pathlib.Path(
+        cfg.cache).expanduser())
+    ours = Worker('benchmarks.ours', sys.executable, settings)
+    theirs = Worker(_WORKERS[cfg.peer], python, settings)
+    result = compare(cfg, ours, theirs)
+  show(cfg, result)
+  if cfg.json:
+    pathlib.Path(cfg.json).write_text(json.dumps(result, indent=2) + '\n')
+
+
+def prepare(cfg: Config, folder: pathlib.Path) -> str:
+  """Writes token ids, and a reward model if one is asked for; the settings."""
+  import jax
+
+  from alignjax import data
+  from alignjax import hf
+  from alignjax import runs
+  from alignjax.models import ScalarModel
+
+  records, _ = data.preferences(cfg.data)
+  tokenizer = hf.load_tokenizer(cfg.model)
+  needed = cfg.batch_size * (cfg.turns + cfg.warmup)
+  rows, _ = data.tokenize_preferences(
+      records, tokenizer, max_length=cfg.max_length, long_prompts='drop')
+  if len(rows) < needed:
+    raise InputError(f'data={cfg.data}: {len(rows)} pairs fit max_length='
+                     f'{cfg.max_length}, and {needed} are needed')
+  path = folder / 'rows.jsonl'
+  with path.open('w') as file:
+    for row in rows[:needed]:
+      start = row.chosen.prompt_length
+      file.write(json.dumps({
+          'prompt': row.chosen.tokens[:start].tolist(),
+          'chosen': row.chosen.tokens[start:].tolist(),
+          'rejected': row.rejected.tokens[
+              row.rejected.prompt_length:].tolist()}) + '\n')
+  settings = {'task': cfg.task, 'model': cfg.model, 'rows': str(path),
+              'batch_size': cfg.batch_size, 'max_length': cfg.max_length,
+              'mesh': cfg.mesh, 'layout': cfg.layout,
+              'learning_rate': cfg.learning_rate, 'beta': cfg.beta,
+              'threads': len(os.sched_getaffinity(0)),
+              'reward_model': str(folder / 'reward_model')}
+  if cfg.task == 'reward':
+    model, params, _ = runs.load_policy(cfg.model)
+    scalar = ScalarModel(model.config)
+    head = scalar.init(jax.random.key(0), params)['head']
+    hf.save_model(folder / 'reward_model', model.config, params, head=head,
+                  tokenizer=tokenizer)
+  path = folder / 'settings.json'
+  path.write_text(json.dumps(settings))
+  return str(path)
+
+
+def environment(peer: str, cache: pathlib.Path) -> str:
+  """The Python of a peer's environment, made on first use."""
+  folder = cache / peer
+  python = folder / 'bin' / 'python'
+  done = folder / 'requirements.txt'
+  wanted = '\n'.join(PEERS[peer])
+  if not done.exists() or done.read_text() != wanted:
+    print(f'making an environment for {peer} in {folder}', file=sys.stderr)
+    subprocess.run([sys.executable, '-m', 'venv', str(folder)], check=True)
+    subprocess.run(
+        [str(python), '-m', 'pip', 'install', '-q', *PEERS[peer]], check=True)
+    done.write_text(wanted)
+  return str(python)
+
+
+class Worker:
+  """A process that takes a step when it is told to."""
+
+  def __init__(self, module: str, python: str, settings: str):
+    """Starts it; it says when its first step is done."""
+    root = str(pathlib.Path(__file__).parents[1])
+    self._process = subprocess.Popen(
+        [python, '-m', module, settings], stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, text=True, bufsize=1,
+        env=os.environ | {'PYTHONPATH': root})
+    self.first = self._hear()
+
+  def step(self) -> dict:
+    """Takes one step, and says what it took."""
+    print('step', file=self._process.stdin, flush=True)
+    return self._hear()
+
+  def end(self) -> dict:
+    """Ends it; it says what memory it took at most."""
+    self._process.stdin.close()
+    said = self._hear()
+    self._process.wait()
+    return said
+
+  def _hear(self) -> dict:
+    line = self._process.stdout.readline()
+    if not line:
+      raise InputError(f'{" ".join(self._process.args[1:3])} ended with status '
+                       f'{self._process.wait()}; what it said is above')
+    return json.loads(line)
+
+
+def compare(cfg: Config, ours: Worker, theirs: Worker) -> dict:
+  """Turns, and what they say together."""
+  losses = [(ours.first['loss'], theirs.first['loss'])]
+  for _ in range(cfg.warmup - 1):
+    losses.append((ours.step()['loss'], theirs.step()['loss']))
+  difference = max(abs(a - b) for a, b in losses[:_AGREE])
+  pairs = []
+  for turn in range(cfg.turns):
+    pairs.append((ours.step(), theirs.step()))
+    a, b = (side['seconds'] for side in pairs[-1])
+    print(f'turn {turn + 1}/{cfg.turns}: {a:.2f} s and {b:.2f} s, '
+          f'{b / a:.2f} times as fast', file=sys.stderr, flush=True)
+  ratios = [b['seconds'] / a['seconds'] for a, b in pairs]
+  memory = [worker.end()['rss_gib'] for worker in (ours, theirs)]
+  of = lambda name: [statistics.median(side[name] for side in sides)
+                     for sides in zip(*pairs, strict=True)]
+  return {
+      'task': cfg.task, 'peer': cfg.peer,
+      'speed_ratio': statistics.median(ratios),
+      'speed_ratios': ratios, 'rss_ratio': memory[0] / memory[1],
+      'loss_difference': difference, 'losses': losses,
+      'rows_per_second': [cfg.batch_size / s for s in of('seconds')],
+      'cpu_seconds': of('cpu_seconds'), 'rss_gib': memory,
+      'first_step_seconds': [ours.first['first_step_seconds'],
+                             theirs.first['first_step_seconds']],
+      'batch_size': cfg.batch_size, 'max_length': cfg.max_length,
+      'mesh': cfg.mesh, 'layout': cfg.layout, 'model': cfg.model,
+      'python': platform.python_version(),
+      'jax': importlib.metadata.version('jax'), 'peer_is': PEERS[cfg.peer],
+      'cores': len(os.sched_getaffinity(0))}
+
+
+def show(cfg: Config, result: dict) -> None:
+  """The table."""
+  rows = [('rows a second', 'rows_per_second'),
+          ('CPU seconds a step', 'cpu_seconds'), ('peak GiB', 'rss_gib'),
+          ('seconds to the first step', 'first_step_seconds')]
+  print(f'{cfg.task} against {cfg.peer}, medians of {cfg.turns} turns')
+  print(f'{"":28}{"alignjax":>10}{cfg.peer:>10}{"ratio":>8}')
+  for name, key in rows:
+    a, b = result[key]
+    print(f'{name:28}{a:10.2f}{b:10.2f}{a / b:8.2f}')
+  low, high = min(result['speed_ratios']), max(result['speed_ratios'])
+  print(f'speed {result["speed_ratio"]:.2f} times {cfg.peer}\'s '
+        f'({low:.2f} to {high:.2f}); losses differ by at most '
+        f'{result["loss_difference"]:.1e}')
+
+
+if __name__ == '__main__':
+  cli.run(main, Config)

@@ -1,0 +1,95 @@
+"""Two programs taking turns: what is compared is the same, and adds up."""
+
+import json
+import math
+import sys
+
+import jax
+import pytest
+
+from alignjax import hf
+from alignjax import models
+from alignjax import sources
+from alignjax import testbed
+from alignjax.errors import InputError
+from benchmarks import versus
+
+
+@pytest.fixture(scope='module')
+def flags(tmp_path_factory) -> dict:
+  """A random Llama folder and pairs in words that it knows."""
+  root = tmp_path_factory.mktemp('versus')
+  tokenizer = sources.testbed_tokenizer()
+  config = models.ModelConfig(
+      vocab_size=tokenizer.vocab_size, hidden_size=16, intermediate_size=32,
+      num_layers=1, num_heads=2, num_kv_heads=1, head_dim=8, max_positions=64)
+  params = jax.jit(models.CausalLM(config).init)(jax.random.key(0))
+  hf.save_model(root / 'llama', config, params, tokenizer=tokenizer)
+  pairs = [{'prompt': prompt.text, 'chosen': text, 'rejected': f'{text} {text}'}
+           for prompt, text in testbed.demonstrations(
+               sources.WORLD, 0, count=80)]
+  data = sources.write_jsonl(root / 'pairs.jsonl', pairs)
+  return dict(model=str(root / 'llama'), data=data, batch_size=8, max_length=48,
+              learning_rate=1e-2, python=sys.executable)
+
+
+class Fake:
+  """A worker of known speed."""
+
+  def __init__(self, seconds, losses):
+    self._seconds, self._losses = seconds, iter(losses)
+    self.first = {'loss': next(self._losses), 'first_step_seconds': 9.0}
+
+  def step(self):
+    """See `versus.Worker`."""
+    return {'seconds': self._seconds.pop(0), 'cpu_seconds': 1.0,
+            'loss': next(self._losses, 0.0)}
+
+  def end(self):
+    """See `versus.Worker`."""
+    return {'rss_gib': 2.0}
+
+
+def test_ratios_are_of_neighbours_and_their_median_is_told():
+  cfg = versus.Config(model='m', data='d', turns=3, batch_size=8)
+  ours = Fake([5.0, 5.0, 1.0, 2.0, 4.0], [3.0, 2.0, 1.0])
+  theirs = Fake([5.0, 5.0, 3.0, 2.0, 8.0], [3.0, 2.5, 1.0])
+  found = versus.compare(cfg, ours, theirs)
+  assert found['speed_ratios'] == [3.0, 1.0, 2.0]
+  assert found['speed_ratio'] == 2.0 and found['rss_ratio'] == 1.0
+  assert found['loss_difference'] == 0.5  # Of the second step.
+  assert found['rows_per_second'] == [8 / 2.0, 8 / 3.0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('task', ['sft', 'dpo', 'reward'])
+@pytest.mark.parametrize('layout', ['padded', 'branched'])
+def test_our_worker_trains(task, layout, flags, tmp_path):
+  cfg = versus.Config(task=task, layout=layout, turns=1, **flags)
+  worker = versus.Worker(
+      'benchmarks.ours', sys.executable, versus.prepare(cfg, tmp_path))
+  losses = [worker.first['loss'], *(worker.step()['loss'] for _ in range(3))]
+  assert worker.end()['rss_gib'] > 0.05
+  assert len(set(losses)) == 4 and all(map(math.isfinite, losses))
+  if task == 'dpo':
+    assert losses[0] == pytest.approx(math.log(2), abs=1e-6)
+
+
+def test_what_a_comparison_cannot_use_is_refused(flags, tmp_path):
+  with pytest.raises(InputError, match=r'pairs fit .* 8000 are needed'):
+    versus.prepare(versus.Config(turns=997, **flags), tmp_path)
+  with pytest.raises(InputError, match='warmup=1'):
+    versus.main(versus.Config(warmup=1, **flags))
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize('task', ['sft', 'dpo', 'reward'])
+def test_the_first_losses_are_trl_s(task, flags, tmp_path):
+  """Three steps of AdamW at a rate that moves a tiny model."""
+  pytest.importorskip('trl', minversion='1.16', reason='trl is not installed')
+  path = tmp_path / 'result.json'
+  versus.main(versus.Config(task=task, turns=1, json=str(path), **flags))
+  found = json.loads(path.read_text())
+  assert found['loss_difference'] < 1e-5
+  ours = [a for a, _ in found['losses']]
+  assert max(ours) - min(ours) > 1e-4  # They are of different steps.

@@ -34,8 +34,8 @@ from alignjax.models import make_cache
 from alignjax.types import InputError
 from alignjax.types import PromptBatch
 
-# Slots that are filled at one time: enough of a matmul, and not many that wait.
-_AT_ONCE = 4
+# A prefill is of a fourth of the slots: a matmul worth its while, and few wait.
+_PREFILLS = 4
 
 # (hidden [S, D], keys [S], position [S]) to tokens and their logprobs, [S].
 Draw = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
@@ -124,7 +124,7 @@ class _Program:
     self._room, self._eos_id = room, eos_id
     self._num_queues, self._most, self._width = prompts.tokens.shape
     self._size = size = min(size, self._most)
-    self._at_once = math.ceil(size / _AT_ONCE)
+    self._at_once = math.ceil(size / _PREFILLS)
 
   def start(self) -> _Slots:
     """All slots free, nobody in."""

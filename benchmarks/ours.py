@@ -1,6 +1,5 @@
 """The tasks in alignjax, as its scripts run them, on rows that are given."""
 
-import itertools
 import json
 
 import jax
@@ -21,8 +20,14 @@ def make_step(settings: dict):
   """One step of the task; its loss."""
   sharding.use_cpu()
   mesh = sharding.make_mesh(settings['mesh'])
-  make = {'sft': _sft, 'dpo': _dpo, 'reward': _reward}[settings['task']]
-  trainee, objective, annotate, batches = make(settings, mesh)
+  if settings['task'] == 'generate':
+    return _generate(settings, mesh)
+  make = {'sft': _sft, 'dpo': _dpo, 'kto': _kto, 'reward': _reward}
+  return _training(settings, mesh, *make[settings['task']](settings, mesh))
+
+
+def _training(settings, mesh, trainee, objective, annotate, batches):
+  """Steps of an objective, each from the batch to its loss on the host."""
   optimizer = train.make_optimizer(
       settings['learning_rate'], 1_000, warmup=0.0, decay='constant')
   state, shardings = train.init_state(
@@ -54,12 +59,11 @@ def _response(prompt, response):
 
 def _stream(make, rows, settings, mesh):
   """Batches in the rows' order, laid out as scripts with --layout do."""
-  made = make(
+  return make(
       rows, batch_size=settings['batch_size'],
       max_length=settings['max_length'], shuffle=False,
       layout=data.make_layout(
           settings['layout'], num_cells=sharding.num_batch_shards(mesh)))
-  return itertools.chain(made)
 
 
 def _policy(settings):
@@ -90,12 +94,47 @@ def _dpo(settings, mesh):
           annotate, _pairs(settings, mesh))
 
 
+def _kto(settings, mesh):
+  policy = _policy(settings)
+  model, frozen, shardings = policy.reference(mesh)
+  annotate = rollout.make_kto_reference(
+      model, frozen, mesh=mesh, param_shardings=shardings)
+  rows = [data.TokenizedLabel(
+      _response(r['prompt'], r['rejected' if i % 2 else 'chosen']), not i % 2)
+          for i, r in enumerate(_read(settings))]
+  return (policy, objectives.kto(policy.model, beta=settings['beta']),
+          annotate, _stream(data.unpaired_batches, rows, settings, mesh))
+
+
 def _reward(settings, mesh):
   model, params = runs.load_reward_model(settings['reward_model'])
   assert isinstance(model, ScalarModel)
   trainee = adapters.full(model, jax.device_get(params),
                           settings['reward_model'])
   return trainee, objectives.reward(model), None, _pairs(settings, mesh)
+
+
+def _generate(settings, mesh):
+  """Greedy responses of one length; their mean token id for a loss."""
+  model, params, _ = runs.load_policy(settings['model'])
+  whole = sharding.replicated(mesh)
+  generate = rollout.make_generate(
+      model, max_new_tokens=settings['max_new_tokens'], eos_id=-1,
+      temperature=0.0, mesh=mesh, param_shardings=whole)
+  width = settings['max_length'] - settings['max_new_tokens']
+  rows = [data.TokenizedPrompt(np.asarray(r['prompt'][-width:], np.int32), i)
+          for i, r in enumerate(_read(settings))]
+  batches = data.prompt_batches(
+      rows, batch_size=settings['batch_size'], max_length=width, shuffle=False)
+  params = sharding.put(params, whole)
+  key = sharding.put(jax.random.key(0), whole)
+
+  def one() -> float:
+    prompts = sharding.put(next(batches), sharding.batch_sharding(mesh))
+    trajectory = generate(params, prompts, key)
+    return float(np.asarray(trajectory.tokens)[:, width:].mean())
+
+  return one
 
 
 if __name__ == '__main__':

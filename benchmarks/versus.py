@@ -36,15 +36,17 @@ class Config:
   """Settings of a comparison."""
 
   peer: Literal['trl'] = 'trl'  # Who else runs.
-  task: Literal['sft', 'dpo', 'reward'] = 'dpo'  # What is trained.
+  # What is trained; or responses, greedy, against transformers' `generate`.
+  task: Literal['sft', 'dpo', 'kto', 'reward', 'generate'] = 'dpo'
   model: str  # A Hugging Face folder.
   data: str  # Preference pairs; SFT learns the chosen responses.
   turns: int = 5  # Pairs of turns that count.
   warmup: int = 3  # Steps of each before them, of which the losses must agree.
   batch_size: int = 8  # Rows, or pairs, of a step.
   max_length: int = 256  # Tokens of a row, prompt and response.
+  max_new_tokens: int = 64  # Of them, of a response that is sampled.
   learning_rate: float = 1e-5  # AdamW's.
-  beta: float = 0.1  # DPO's.
+  beta: float = 0.1  # DPO's and KTO's.
   mesh: str = 'data:-1'  # Ours: devices by axis.
   # Ours: what the model reads of a batch; see the scripts' flag.
   layout: Literal['padded', 'packed', 'branched'] = 'padded'
@@ -99,6 +101,7 @@ def prepare(cfg: Config, folder: pathlib.Path) -> str:
   settings = {'task': cfg.task, 'model': cfg.model, 'rows': str(path),
               'batch_size': cfg.batch_size, 'max_length': cfg.max_length,
               'mesh': cfg.mesh, 'layout': cfg.layout,
+              'max_new_tokens': cfg.max_new_tokens,
               'learning_rate': cfg.learning_rate, 'beta': cfg.beta,
               'threads': len(os.sched_getaffinity(0)),
               'reward_model': str(folder / 'reward_model')}

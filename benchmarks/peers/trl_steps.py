@@ -19,8 +19,10 @@ from benchmarks import turns
 def make_step(settings: dict):
   """One step of the task; its loss."""
   torch.set_num_threads(settings['threads'])
-  make = {'sft': _sft, 'dpo': _dpo, 'reward': _reward}[settings['task']]
-  trainer, rows = make(settings)
+  if settings['task'] == 'generate':
+    return _generate(settings)
+  make = {'sft': _sft, 'dpo': _dpo, 'kto': _kto, 'reward': _reward}
+  trainer, rows = make[settings['task']](settings)
   trainer.create_optimizer()
   trainer.current_gradient_accumulation_steps = 1  # As `train` would say.
   trainer.model.train()
@@ -97,6 +99,22 @@ def _dpo(settings):
        'rejected_ids': r['rejected']} for r in _rows(settings)]
 
 
+def _kto(settings):
+  trainer = _trainer(
+      trl.KTOTrainer, _model(settings),
+      _arguments(trl.KTOConfig, settings, beta=settings['beta']), settings,
+      {'prompt': 'a', 'completion': ' b', 'label': True},
+      ref_model=_model(settings))
+  rows, size = [], settings['batch_size']
+  for i, r in enumerate(_rows(settings)):
+    rows.append({'prompt_ids': r['prompt'], 'label': not i % 2,
+                 'completion_ids': r['rejected' if i % 2 else 'chosen']})
+  for i, row in enumerate(rows):  # The next row's response, in its batch.
+    other = rows[i + 1 if (i + 1) % size else i + 1 - size]
+    row['KL_completion_ids'] = other['completion_ids']
+  return trainer, rows
+
+
 def _reward(settings):
   model = transformers.AutoModelForSequenceClassification.from_pretrained(
       settings['reward_model'], dtype=torch.float32, num_labels=1)
@@ -106,6 +124,30 @@ def _reward(settings):
   return trainer, [
       {'chosen_ids': r['prompt'] + r['chosen'],
        'rejected_ids': r['prompt'] + r['rejected']} for r in _rows(settings)]
+
+
+def _generate(settings):
+  """transformers' own, greedy, of one length; its mean token id for a loss."""
+  model, tokenizer = _model(settings).eval(), _tokenizer(settings)
+  new, size = settings['max_new_tokens'], settings['batch_size']
+  width = settings['max_length'] - new
+  prompts = [r['prompt'][-width:] for r in _rows(settings)]
+  batches = iter([prompts[i:i + size] for i in range(0, len(prompts), size)])
+
+  @torch.no_grad()
+  def one() -> float:
+    rows = next(batches)
+    pads = [[tokenizer.pad_token_id] * (width - len(row)) for row in rows]
+    tokens = torch.tensor([p + r for p, r in zip(pads, rows, strict=True)])
+    mask = torch.tensor([[0] * len(p) + [1] * len(r)
+                         for p, r in zip(pads, rows, strict=True)])
+    out = model.generate(
+        tokens, attention_mask=mask, do_sample=False, max_new_tokens=new,
+        min_new_tokens=new, eos_token_id=None,
+        pad_token_id=tokenizer.pad_token_id)
+    return float(out[:, width:].float().mean())
+
+  return one
 
 
 if __name__ == '__main__':

@@ -30,7 +30,7 @@ def flags(tmp_path_factory) -> dict:
                sources.WORLD, 0, count=80)]
   data = sources.write_jsonl(root / 'pairs.jsonl', pairs)
   return dict(model=str(root / 'llama'), data=data, batch_size=8, max_length=48,
-              learning_rate=1e-2, python=sys.executable)
+              learning_rate=1e-2, max_new_tokens=8, python=sys.executable)
 
 
 class Fake:
@@ -62,7 +62,7 @@ def test_ratios_are_of_neighbours_and_their_median_is_told():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('task', ['sft', 'dpo', 'reward'])
+@pytest.mark.parametrize('task', ['sft', 'dpo', 'kto', 'reward'])
 @pytest.mark.parametrize('layout', ['padded', 'branched'])
 def test_our_worker_trains(task, layout, flags, tmp_path):
   cfg = versus.Config(task=task, layout=layout, turns=1, **flags)
@@ -83,7 +83,7 @@ def test_what_a_comparison_cannot_use_is_refused(flags, tmp_path):
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize('task', ['sft', 'dpo', 'reward'])
+@pytest.mark.parametrize('task', ['sft', 'dpo', 'kto', 'reward', 'generate'])
 def test_the_first_losses_are_trl_s(task, flags, tmp_path):
   """Three steps of AdamW at a rate that moves a tiny model."""
   pytest.importorskip('trl', minversion='1.16', reason='trl is not installed')

@@ -45,6 +45,7 @@ class Config:
   batch_size: int = 8  # Rows, or pairs, of a step.
   max_length: int = 256  # Tokens of a row, prompt and response.
   max_new_tokens: int = 64  # Of them, of a response that is sampled.
+  tolerance: float = 1e-4  # By which losses, or mean token ids, may differ.
   learning_rate: float = 1e-5  # AdamW's.
   beta: float = 0.1  # DPO's and KTO's.
   mesh: str = 'data:-1'  # Ours: devices by axis.
@@ -169,6 +170,11 @@ def compare(cfg: Config, ours: Worker, theirs: Worker) -> dict:
   for _ in range(cfg.warmup - 1):
     losses.append((ours.step()['loss'], theirs.step()['loss']))
   difference = max(abs(a - b) for a, b in losses[:_AGREE])
+  if difference > cfg.tolerance:
+    raise InputError(
+        f'the losses of the first steps differ by {difference:.1e}, more than '
+        f'tolerance={cfg.tolerance:g}: {losses[:_AGREE]}; the two do not do '
+        'the same work')
   pairs = []
   for turn in range(cfg.turns):
     pairs.append((ours.step(), theirs.step()))

@@ -53,12 +53,19 @@ class Fake:
 def test_ratios_are_of_neighbours_and_their_median_is_told():
   cfg = versus.Config(model='m', data='d', turns=3, batch_size=8)
   ours = Fake([5.0, 5.0, 1.0, 2.0, 4.0], [3.0, 2.0, 1.0])
-  theirs = Fake([5.0, 5.0, 3.0, 2.0, 8.0], [3.0, 2.5, 1.0])
+  theirs = Fake([5.0, 5.0, 3.0, 2.0, 8.0], [3.0, 2.00005, 1.0])
   found = versus.compare(cfg, ours, theirs)
   assert found['speed_ratios'] == [3.0, 1.0, 2.0]
   assert found['speed_ratio'] == 2.0 and found['rss_ratio'] == 1.0
-  assert found['loss_difference'] == 0.5  # Of the second step.
+  assert found['loss_difference'] == pytest.approx(5e-5)  # Of the second.
   assert found['rows_per_second'] == [8 / 2.0, 8 / 3.0]
+
+
+def test_who_does_other_work_is_not_timed():
+  cfg = versus.Config(model='m', data='d')
+  with pytest.raises(InputError, match='differ by 5.0e-01.*the same work'):
+    versus.compare(cfg, Fake([1.0] * 9, [3.0, 2.0, 1.0]),
+                   Fake([1.0] * 9, [3.0, 2.5, 1.0]))
 
 
 @pytest.mark.slow

@@ -63,7 +63,7 @@ def test_ratios_are_of_neighbours_and_their_median_is_told():
 
 def test_who_does_other_work_is_not_timed():
   cfg = versus.Config(model='m', data='d')
-  with pytest.raises(InputError, match='differ by 5.0e-01.*the same work'):
+  with pytest.raises(InputError, match=r'differ by 5\.0e-01.*the same work'):
     versus.compare(cfg, Fake([1.0] * 9, [3.0, 2.0, 1.0]),
                    Fake([1.0] * 9, [3.0, 2.5, 1.0]))
 

@@ -4,32 +4,17 @@ import json
 import math
 import sys
 
-import jax
 import pytest
 
-from alignjax import hf
-from alignjax import models
-from alignjax import sources
-from alignjax import testbed
 from alignjax.errors import InputError
 from benchmarks import versus
 
 
-@pytest.fixture(scope='module')
-def flags(tmp_path_factory) -> dict:
-  """A random Llama folder and pairs in words that it knows."""
-  root = tmp_path_factory.mktemp('versus')
-  tokenizer = sources.testbed_tokenizer()
-  config = models.ModelConfig(
-      vocab_size=tokenizer.vocab_size, hidden_size=16, intermediate_size=32,
-      num_layers=1, num_heads=2, num_kv_heads=1, head_dim=8, max_positions=64)
-  params = jax.jit(models.CausalLM(config).init)(jax.random.key(0))
-  hf.save_model(root / 'llama', config, params, tokenizer=tokenizer)
-  pairs = [{'prompt': prompt.text, 'chosen': text, 'rejected': f'{text} {text}'}
-           for prompt, text in testbed.demonstrations(
-               sources.WORLD, 0, count=80)]
-  data = sources.write_jsonl(root / 'pairs.jsonl', pairs)
-  return dict(model=str(root / 'llama'), data=data, batch_size=8, max_length=48,
+@pytest.fixture
+def flags(tiny_folder) -> dict:
+  """What every comparison here is of."""
+  model, data = tiny_folder
+  return dict(model=model, data=data, batch_size=8, max_length=48,
               learning_rate=1e-2, max_new_tokens=8, python=sys.executable)
 
 

@@ -121,11 +121,7 @@ def _check_batch(settings: Mapping[str, Any], num_shards: int) -> None:
         f'kl_horizon={settings["kl_horizon"]} is not above a fifth of '
         f'batch_size={size}, and one iteration could turn the penalty into a '
         'bonus; use a longer horizon')
-  slots = settings.get('num_slots', 0)
-  if slots % num_shards:
-    raise InputError(
-        f'num_slots={slots} does not split over {num_shards} data shards; use '
-        f'a multiple of {num_shards}, or 0 to sample all at once')
+  topologies.check_slots(settings.get('num_slots', 0), num_shards)
   samples = settings.get('num_samples', 1)
   if size % samples:
     raise InputError(

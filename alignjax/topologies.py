@@ -11,6 +11,8 @@ from alignjax.errors import InputError
 
 AXES = ('data', 'fsdp', 'sequence', 'tensor')
 PAIRED = ('reward', 'dpo')     # Methods whose batches are of pairs.
+SAMPLED = ('ppo', 'grpo')      # Those that train on rollouts.
+GROUP = {'grpo': 4}            # Responses to a prompt that are compared.
 # Key heads of what `alignjax.models.presets` names.
 KEY_HEADS = {
     'smollm2-135m': 3, 'llama-3.2-1b': 8, 'llama-2-7b': 32, 'mistral-7b': 8,
@@ -18,8 +20,6 @@ KEY_HEADS = {
 # What people say.
 ALIASES = {'135m': 'smollm2-135m', '1b': 'llama-3.2-1b', '7b': 'llama-2-7b',
            '8b': 'llama-3.1-8b', '13b': 'llama-2-13b', '70b': 'llama-2-70b'}
-SAMPLED = ('ppo', 'grpo')      # Those that train on rollouts.
-GROUP = {'grpo': 4}            # Responses to a prompt that are compared.
 
 
 class Chip(NamedTuple):
@@ -177,6 +177,18 @@ def check_length(length: int, num_parts: int, name: str = 'length') -> None:
   near = ' or '.join(str(n) for n in (below, below + num_parts) if n)
   raise InputError(
       f'{name}={length} does not split over sequence:{num_parts}; use {near}')
+
+
+def check_slots(num_slots: int, num_shards: int) -> None:
+  """Refuses slots of a rollout that do not spread over the batch's axes.
+
+  Raises:
+    InputError: what they must be a multiple of is named.
+  """
+  if num_slots % num_shards:
+    raise InputError(
+        f'num_slots={num_slots} does not split over {num_shards} data shards; '
+        f'use a multiple of {num_shards}, or 0 to sample all at once')
 
 
 def check_batch(rows: int, unit: int, num_shards: int) -> None:

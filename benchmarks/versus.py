@@ -9,6 +9,7 @@ and ratios are of neighbours. One line for each pair of turns, medians at the
 end, and all of it as JSON.
 """
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
@@ -65,9 +66,12 @@ def main(cfg: Config) -> None:
     settings = prepare(cfg, pathlib.Path(folder))
     python = cfg.python or environment(cfg.peer, pathlib.Path(
         cfg.cache).expanduser())
-    ours = Worker('benchmarks.ours', sys.executable, settings)
-    theirs = Worker(_WORKERS[cfg.peer], python, settings)
-    result = compare(cfg, ours, theirs)
+    with contextlib.ExitStack() as stack:
+      start = lambda module, python: stack.enter_context(
+          contextlib.closing(Worker(module, python, settings)))
+      ours = start('benchmarks.ours', sys.executable)
+      theirs = start(_WORKERS[cfg.peer], python)
+      result = compare(cfg, ours, theirs)
   show(cfg, result)
   if cfg.json:
     pathlib.Path(cfg.json).write_text(json.dumps(result, indent=2) + '\n')
@@ -155,6 +159,11 @@ class Worker:
     said = self._hear()
     self._process.wait()
     return said
+
+  def close(self) -> None:
+    """Ends it wherever it is, if it has not ended."""
+    self._process.kill()
+    self._process.wait()
 
   def _hear(self) -> dict:
     line = self._process.stdout.readline()

@@ -81,3 +81,23 @@ def mesh_of():
     return sharding.make_mesh('data:1', jax.devices()[:1])
 
   return make
+
+
+@pytest.fixture(scope='session')
+def tiny_llama(tmp_path_factory) -> str:
+  """Folder of a random Llama of one layer, in the testbed's words."""
+
+  import jax
+
+  from alignjax import hf
+  from alignjax import models
+  from alignjax import sources
+
+  tokenizer = sources.testbed_tokenizer()
+  config = models.ModelConfig(
+      vocab_size=tokenizer.vocab_size, hidden_size=16, intermediate_size=32,
+      num_layers=1, num_heads=2, num_kv_heads=1, head_dim=8, max_positions=64)
+  params = jax.jit(models.CausalLM(config).init)(jax.random.key(0))
+  folder = tmp_path_factory.mktemp('tiny') / 'llama'
+  hf.save_model(folder, config, params, tokenizer=tokenizer)
+  return str(folder)

@@ -82,9 +82,7 @@ class Plan:
     if heads := _key_heads(self.model):
       topologies.check_heads(heads, sizes['tensor'])
     topologies.check_length(self.length, sizes['sequence'])
-    if self.num_slots % shards:
-      raise InputError(f'num_slots={self.num_slots} does not split over '
-                       f'{shards} shards of data x fsdp; use a multiple')
+    topologies.check_slots(self.num_slots, shards)
     if not self.fit:
       topologies.check_batch(self.batch, topologies.smallest_batch(
           self.method, shards, num_microbatches=self.num_microbatches,

@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 
 from alignjax import partitioning
+from alignjax import topologies
 from alignjax.models import Cache
 from alignjax.models import CausalLM
 from alignjax.models import count_positions
@@ -55,19 +56,6 @@ class _Slots(NamedTuple):
   cache: Cache         # of Q · S rows.
   tokens: jax.Array    # [Q, M, R] responses, of the M prompts of a queue.
   logprobs: jax.Array  # [Q, M, R]
-
-
-def check(num_slots: int, num_prompts: int, num_queues: int) -> None:
-  """Refuses slots that do not spread over the devices.
-
-  Raises:
-    InputError: the nearest number that does is named.
-  """
-  if num_slots % num_queues or num_prompts % num_queues:
-    raise InputError(
-        f'num_slots={num_slots} for {num_prompts} prompts does not split over '
-        f'{num_queues} data shards; use a multiple of {num_queues}, such as '
-        f'{max(num_slots // num_queues, 1) * num_queues}')
 
 
 def sample(
@@ -102,7 +90,7 @@ def sample(
         f'{model.config.first_length} tokens otherwise, and decodes them anew; '
         'sample all at once, with num_slots=0')
   num_queues = partitioning.num_shards('batch')
-  check(num_slots, len(prompts.tokens), num_queues)
+  topologies.check_slots(num_slots, num_queues)
   queued = lambda x: _pin(x.reshape(num_queues, -1, *x.shape[1:]))
   program = _Program(
       model, params, jax.tree.map(queued, prompts), queued(keys), draw,

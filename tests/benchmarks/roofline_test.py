@@ -11,16 +11,16 @@ from benchmarks import roofline
 
 
 def test_parts_of_a_step_and_their_share_of_a_matmul(
-    tiny_folder, tmp_path, capsys):
+    tiny_llama, tmp_path, capsys):
   path = tmp_path / 'roofline.json'
   roofline.main(roofline.Config(
-      model=tiny_folder[0], batch_size=8, length=16, repeats=1,
+      model=tiny_llama, batch_size=8, length=16, repeats=1,
       json=str(path)))
   found = json.loads(path.read_text())
   parts = {part['name']: part for part in found['parts']}
   assert list(parts) == [
       'hidden states', 'loss', 'loss and gradients', 'step']
-  config = runs.load_policy(tiny_folder[0])[0].config
+  config = runs.load_policy(tiny_llama)[0].config
   once = cost.matmul_flops(config, 8, 16) / 1e9
   table = 2 * 8 * 16 * config.vocab_size * config.hidden_size / 1e9
   assert parts['loss']['gflops'] == pytest.approx(once)
@@ -33,6 +33,6 @@ def test_parts_of_a_step_and_their_share_of_a_matmul(
   assert 'loss and gradients' in capsys.readouterr().out
 
 
-def test_a_row_of_one_token_is_refused(tiny_folder):
+def test_a_row_of_one_token_is_refused(tiny_llama):
   with pytest.raises(InputError, match='length=1'):
-    roofline.main(roofline.Config(model=tiny_folder[0], length=1))
+    roofline.main(roofline.Config(model=tiny_llama, length=1))

@@ -11,10 +11,9 @@ from benchmarks import versus
 
 
 @pytest.fixture
-def flags(tiny_folder) -> dict:
+def flags(tiny_llama, pairs_file) -> dict:
   """What every comparison here is of."""
-  model, data = tiny_folder
-  return dict(model=model, data=data, batch_size=8, max_length=48,
+  return dict(model=tiny_llama, data=pairs_file, batch_size=8, max_length=48,
               learning_rate=1e-2, max_new_tokens=8, python=sys.executable)
 
 

@@ -5,12 +5,9 @@ import json
 import pathlib
 import re
 
-import jax
 import pytest
 
-from alignjax import hf
 from alignjax import metrics
-from alignjax import models
 from alignjax import outcomes
 from alignjax import sources
 from alignjax import testbed
@@ -43,22 +40,16 @@ class Foreign:
   demonstrations: str
 
 @pytest.fixture(scope='session')
-def foreign(tmp_path_factory) -> Foreign:
+def foreign(tiny_llama, tmp_path_factory) -> Foreign:
   """A random Llama folder, and JSONL of a few rows in words that it knows."""
   root = tmp_path_factory.mktemp('foreign')
-  tokenizer = sources.testbed_tokenizer()
-  config = models.ModelConfig(
-      vocab_size=tokenizer.vocab_size, hidden_size=16, intermediate_size=32,
-      num_layers=1, num_heads=2, num_kv_heads=1, head_dim=8, max_positions=64)
-  params = jax.jit(models.CausalLM(config).init)(jax.random.key(0))
-  hf.save_model(root / 'llama', config, params, tokenizer=tokenizer)
   shown = testbed.demonstrations(sources.WORLD, 0, count=40)
   rows = [{'prompt': prompt.text, 'response': text} for prompt, text in shown]
   pairs = [{'prompt': row['prompt'], 'chosen': row['response'],
             'rejected': f'{row["response"]} {row["response"]}'}
            for row in rows]
   return Foreign(
-      str(root / 'llama'), sources.write_jsonl(root / 'pairs.jsonl', pairs),
+      tiny_llama, sources.write_jsonl(root / 'pairs.jsonl', pairs),
       sources.write_jsonl(root / 'demonstrations.jsonl', rows))
 
 

@@ -13,14 +13,14 @@ from alignjax import sharding
 from alignjax.plan import collectives
 from alignjax.types import InputError
 from alignjax.types import PromptBatch
+from tests.rollout.generate_test import CONFIG
+from tests.rollout.generate_test import EOS
+from tests.rollout.generate_test import KEY
+from tests.rollout.generate_test import MODEL
+from tests.rollout.generate_test import PARAMS
+from tests.rollout.generate_test import VOCAB
 
-VOCAB, N, P, R, EOS = 12, 24, 4, 16, 2
-CONFIG = models.ModelConfig(
-    vocab_size=VOCAB, hidden_size=16, intermediate_size=24, num_layers=2,
-    num_heads=4, num_kv_heads=2, head_dim=4)
-MODEL = models.CausalLM(CONFIG)
-PARAMS = MODEL.init(jax.random.key(0))
-KEY = jax.random.key(7)
+N, P, R = 24, 4, 16
 
 
 def make_prompts():
@@ -107,7 +107,8 @@ def test_over_devices_nothing_travels_but_whether_to_go_on():
 
 
 def test_slots_that_do_not_split_over_the_mesh_are_refused():
-  with pytest.raises(InputError, match=r'num_slots=9 for 24 prompts .* 8'):
+  with pytest.raises(
+      InputError, match=r'num_slots=9 .* 8 data shards; use a multiple of 8'):
     sample(mesh=sharding.make_mesh('data:8'), num_slots=9)
 
 

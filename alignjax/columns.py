@@ -19,7 +19,7 @@ from alignjax import partitioning
 
 def by_blocks(
     function: Callable[..., jax.Array], inputs: tuple[jax.Array, ...],
-    block: int,
+    block: int, *, policy: Callable[..., bool] | None = None,
 ) -> jax.Array:
   """`function(*inputs)`, `block` columns at one time.
 
@@ -28,6 +28,8 @@ def by_blocks(
       must depend on that column of the inputs only.
     inputs: [B, T, ...] each.
     block: columns, at least 1; it need not divide T.
+    policy: what is kept of a block for the backward pass, of
+      `jax.checkpoint_policies`; None is nothing.
 
   Returns:
     [B, T, ...], what the function gives for all columns at once.
@@ -46,7 +48,7 @@ def by_blocks(
     return x.reshape(*x.shape[:2], shards * each, *x.shape[4:])
 
   def one(part):
-    return _pin(jax.checkpoint(function)(*map(_pin, part)))
+    return _pin(jax.checkpoint(function, policy=policy)(*map(_pin, part)))
 
   y = jax.lax.map(one, tuple(map(split, inputs)))
   y = y.reshape(*y.shape[:2], shards, each, *y.shape[3:])

@@ -1,9 +1,27 @@
-"""Who sees whom, positions, and grouped-query attention."""
+"""Who sees whom, positions, and grouped-query attention.
+
+The gradient of attention is written out, not derived (`_attend_heads`): it
+makes the scores again, keys as rows, so that no large array is transposed or
+kept, which autodiff does. Where a token sees none after it, a block of queries
+meets the keys up to its own end only: half of all scores are never made.
+"""
+
+import functools
 
 import jax
+from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 
 from alignjax import columns
+from alignjax import partitioning
+
+# Names what attention keeps for its gradient: results, and two numbers a row.
+_KEPT = 'attention'
+KEEP = jax.checkpoint_policies.save_only_these_names(_KEPT)
+
+# Queries of a block that meets the keys before its end: at least so many, and
+# at most so many blocks, each of which is compiled.
+_PREFIX_BLOCK, _MAX_BLOCKS = 64, 8
 
 # Large and finite: a row that may see nothing gets uniform weights, not NaN.
 _NEVER = -1e30
@@ -70,7 +88,7 @@ def within(
 def attend(
     query: jax.Array, key: jax.Array, value: jax.Array, seen: jax.Array, *,
     scale: float | None = None, softcap: float | None = None,
-    block: int | None = None,
+    block: int | None = None, is_causal: bool = False,
 ) -> jax.Array:
   """Grouped-query attention with a float32 softmax.
 
@@ -83,25 +101,106 @@ def attend(
     softcap: c > 0 bounds the scores, as c tanh(score / c); None does not.
     block: queries whose scores exist at one time, [B, H, block, S]; they are
       made again in the backward pass. None, or T not above it, is all at once.
+    is_causal: whether T = S and `seen` is lower triangular: what it hides above
+      the diagonal is then not computed.
 
   Returns:
     [B, T, H, head_dim] as query. Columns that `seen` hides change nothing.
   """
-  batch, length, heads, head_dim = query.shape
-  query = query.reshape(batch, length, key.shape[2], -1, head_dim)
+  length, _, head_dim = query.shape[1:]
   scale = head_dim**-0.5 if scale is None else scale
+  key, value = (x.transpose(0, 2, 1, 3) for x in (key, value))
 
-  def mixed(query, seen):
-    scores = jnp.einsum('btkgd,bskd->bkgts', query, key,
-                        preferred_element_type=jnp.float32) * scale
-    if softcap is not None:
-      scores = softcap * jnp.tanh(scores / softcap)
-    scores = jnp.where(seen[:, None, None], scores, _NEVER)
-    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-    return jnp.einsum('bkgts,bskd->btkgd', weights, value)
+  def mixed(query, seen, end=None):
+    """[B, t, H, head_dim], of the keys before `end`."""
+    grouped = query.reshape(*query.shape[:2], key.shape[1], -1, head_dim)
+    y = _attend_heads(
+        grouped.transpose(0, 2, 3, 1, 4), key[:, :, :end], value[:, :, :end],
+        seen[:, :, :end], scale, softcap)
+    return y.transpose(0, 3, 1, 2, 4).reshape(query.shape)
 
-  if block is None or length <= block:
-    y = mixed(query, seen)
-  else:
-    y = columns.by_blocks(mixed, (query, seen), block)
-  return y.reshape(batch, length, heads, head_dim)
+  if block is not None and length > block:
+    return columns.by_blocks(mixed, (query, seen), block, policy=KEEP)
+  if not is_causal or partitioning.num_shards('length') > 1:
+    return mixed(query, seen)
+  block = max(_PREFIX_BLOCK, -(-length // _MAX_BLOCKS))
+  return jnp.concatenate([
+      mixed(query[:, i:i + block], seen[:, i:i + block], i + block)
+      for i in range(0, length, block)], axis=1)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _attend_heads(query, key, value, seen, scale, softcap):
+  """Attention of G query heads to each key head, heads first.
+
+  Args:
+    query: [B, K, G, T, head_dim].
+    key: [B, K, S, head_dim].
+    value: [B, K, S, head_dim].
+    seen: [B, T, S] bool.
+    scale: of the scores.
+    softcap: of the scaled scores; None has none.
+
+  Returns:
+    [B, K, G, T, head_dim].
+  """
+  return _forward(query, key, value, seen, scale, softcap)[0]
+
+
+def _forward(query, key, value, seen, scale, softcap):
+  """What `_attend_heads` returns, and what its gradient is made from."""
+  *heads, length, head_dim = query.shape
+  rows = query.reshape(*heads[:2], -1, head_dim)  # G T of them.
+  scores = _scores(rows, key, scale, softcap).reshape(*heads, length, -1)
+  scores = jnp.where(seen[:, None, None], scores, _NEVER)
+  most = jnp.max(scores, axis=-1, keepdims=True)
+  weights = jnp.exp(scores - most)
+  total = jnp.sum(weights, axis=-1, keepdims=True)
+  mixed = jnp.matmul(
+      weights.astype(value.dtype).reshape(*rows.shape[:3], -1), value,
+      preferred_element_type=jnp.float32).reshape(query.shape)
+  mixed, most, total = (checkpoint_name(x, _KEPT) for x in (
+      (mixed / total).astype(query.dtype), most, total))
+  return mixed, (query, key, value, seen, mixed, most, total)
+
+
+def _backward(scale, softcap, kept, gradient):
+  """Gradients of query, key and value.
+
+  With O the results, S the scores and P the weights, the last two with keys as
+  rows, and the sum over head_dim:
+
+    dV = P dO,  dS = P (V dOᵀ − Σ O dO),  dK = dS Q,  dQᵀ = Kᵀ dS
+  """
+  query, key, value, seen, mixed, most, total = kept
+  *heads, length, head_dim = query.shape
+  rows, d_rows = (x.reshape(*heads[:2], -1, head_dim)
+                  for x in (query, gradient))
+  of_row = lambda x: x.reshape(*heads[:2], 1, -1)  # [B, K, 1, G T]
+  seen = jnp.broadcast_to(
+      seen.swapaxes(1, 2)[:, None, :, None],
+      (heads[0], 1, key.shape[2], heads[2], length))
+  seen = seen.reshape(*seen.shape[:3], -1)  # [B, 1, S, G T]
+  scores = _scores(key, rows, scale, softcap)
+  weights = jnp.exp(
+      jnp.where(seen, scores, _NEVER) - of_row(most)) / of_row(total)
+  d_value = weights.astype(value.dtype) @ d_rows
+  d_weights = jnp.matmul(value, d_rows.swapaxes(2, 3),
+                         preferred_element_type=jnp.float32)
+  drift = of_row(jnp.sum(gradient.astype(jnp.float32) * mixed, axis=-1))
+  d_scores = jnp.where(seen, weights * (d_weights - drift), 0.0) * scale
+  if softcap is not None:
+    d_scores *= 1.0 - (scores / softcap) ** 2
+  d_scores = d_scores.astype(query.dtype)
+  d_query = (key.swapaxes(2, 3) @ d_scores).swapaxes(2, 3)
+  return d_query.reshape(query.shape), d_scores @ rows, d_value, None
+
+
+_attend_heads.defvjp(_forward, _backward)
+
+
+def _scores(rows, others, scale, softcap):
+  """[..., n, m] float32 of [..., n, head_dim] and [..., m, head_dim]."""
+  scores = jnp.matmul(rows, others.swapaxes(-1, -2),
+                      preferred_element_type=jnp.float32) * scale
+  return scores if softcap is None else softcap * jnp.tanh(scores / softcap)

@@ -33,6 +33,12 @@ _ACTIVATIONS = {
 }
 
 
+# What a scanned layer keeps for its backward pass, if it need not make it all
+# anew: what its matmuls gave. The rest is twice as large, and little work.
+_KEEP_MATMULS = jax.checkpoint_policies.save_from_both_policies(
+    jax.checkpoint_policies.dots_with_no_batch_dims_saveable, attention.KEEP)
+
+
 class View(NamedTuple):
   """Where the tokens of a call stand, for each kind of attention."""
 
@@ -209,7 +215,9 @@ class Layer(_Block):
     if layer_cache is not None:
       layer_cache = cache_lib.write(layer_cache, key, value, column)
       key, value = layer_cache
-    attend = functools.partial(attention.attend, block=c.attention_block)
+    attend = functools.partial(
+        attention.attend, block=c.attention_block,
+        is_causal=layer_cache is None)
     if c.attention_kernel == 'splash' and layer_cache is None:
       attend = splash.attend
     mixed = attend(query, key, value, view.seen, scale=c.attention_scale,
@@ -276,7 +284,11 @@ class Transformer(_Block):
 
   def _layers(self, x, view, cache, column):
     c = self.config
-    layer = nn.remat(Layer, prevent_cse=not c.scan_layers) if c.remat else Layer
+    layer = Layer
+    if c.remat:
+      layer = nn.remat(Layer, prevent_cse=not c.scan_layers)
+    elif c.scan_layers:
+      layer = nn.remat(Layer, prevent_cse=False, policy=_KEEP_MATMULS)
     kinds = [c.attention_of(i) for i in range(c.num_layers)]
     if c.scan_layers:
       stack = nn.scan(

@@ -30,7 +30,7 @@ def run(main: Callable[[Config], object], config: type[Config]) -> None:
   prog = f'python -m {spec.name.removesuffix(".__main__")}' if spec else None
   cfg = _parse(config, sys.argv[1:], config_help(config), prog)
   with one_line_errors():
-    prepare()
+    prepare(cfg)
     from alignjax import distributed
     with distributed.naming():
       main(cfg)
@@ -50,15 +50,17 @@ def main() -> None:
   with one_line_errors('interrupted; nothing was written'):
     if hasattr(cfg, 'check'):
       cfg.check()
-    prepare()
+    prepare(cfg)
     command(cfg)
 
 
-def prepare() -> None:
-  """Makes jax ready, before any array is made."""
+def prepare(cfg) -> None:
+  """Makes jax ready for a config's model, before any array is made."""
   from alignjax import distributed
   from alignjax import sharding
-  sharding.use_cpu()
+  model = getattr(cfg, 'model', '')
+  sharding.use_cpu(sharding.cpu_devices(
+      model if isinstance(model, str) else '', getattr(cfg, 'mesh', '')))
   distributed.start()
   use_compilation_cache()
 

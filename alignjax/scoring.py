@@ -91,16 +91,17 @@ def token_logprobs_and_kl(
   read, mask, shared = _read(tokens, attention_mask, rows)
   states = [(m.hidden(p, read, mask, **shared), m.unembedding(p))
             for m, p in ((model, params), (ref_model, ref_params))]
-  softcap = model.config.logit_softcap
-  settings = dict(chunk_size=chunk_size, temperature=temperature,
-                  start=start if rows is None else min(start, rows.start))
-  said = [logprobs_lib.token_logprobs(h, u, read, softcap=softcap, **settings)
-          for h, u in states]
-  said.append(logprobs_lib.exact_kl(
-      *states[0], *states[1], softcap=softcap, **settings))
-  said = [_filed(x, tokens, rows) for x in said]
-  return tuple(said if rows is None else _wanted(
-      said, attention_mask, start))
+
+  def statistics(read, *hidden, **settings):
+    pairs = [(h, u) for h, (_, u) in zip(hidden, states, strict=True)]
+    return *(logprobs_lib.token_logprobs(*pair, read, **settings)
+             for pair in pairs), logprobs_lib.exact_kl(
+                 *pairs[0], *pairs[1], **settings)
+
+  return _said(
+      statistics, read, [h for h, _ in states], tokens, attention_mask, rows,
+      start, chunk_size=chunk_size, temperature=temperature,
+      softcap=model.config.logit_softcap)
 
 
 def response_logprobs(
@@ -230,13 +231,67 @@ def _of_tokens(
   read, mask, shared = _read(tokens, attention_mask, rows)
   hidden = model.hidden(params, read, mask, **shared)
   unembedding = model.unembedding(params)
-  first = start if rows is None else min(start, rows.start)
-  said = tuple(
-      _filed(statistic(
-          hidden, unembedding, read, start=first, chunk_size=chunk_size,
-          temperature=temperature, softcap=model.config.logit_softcap),
-             tokens, rows) for statistic in statistics)
+  return _said(
+      lambda read, hidden, **settings: tuple(
+          statistic(hidden, unembedding, read, **settings)
+          for statistic in statistics),
+      read, [hidden], tokens, attention_mask, rows, start,
+      chunk_size=chunk_size, temperature=temperature,
+      softcap=model.config.logit_softcap)
+
+
+def _said(
+    statistics: Callable[..., tuple[jax.Array, ...]], read, hidden, tokens,
+    attention_mask, rows, start, **settings):
+  """What statistics of the tokens read say, [..., T] each; see `_of_tokens`.
+
+  Args:
+    statistics: from tokens [R, S], hidden states [R, S, D] each and settings to
+      arrays [R, S].
+    read: [R, S].
+    hidden: one or more of [R, S, D].
+    tokens: [..., T].
+    attention_mask: [..., T].
+    rows: what was read.
+    start: the first column of `tokens` that is wanted.
+    **settings: for `statistics`.
+  """
+  if rows is None or rows.wanted is None:
+    first = start if rows is None else min(start, rows.start)
+    said = statistics(read, *hidden, start=first, **settings)
+  else:
+    picked, *states = _picked(read, hidden, rows)
+    said = (_put_back(x[:, 1:], rows)
+            for x in statistics(picked, *states, **settings))
+  said = tuple(_filed(x, tokens, rows) for x in said)
   return said if rows is None else _wanted(said, attention_mask, start)
+
+
+def _picked(read, hidden, rows: Rows) -> list[jax.Array]:
+  """Wanted tokens, [C, 1 + N], and what predicts them, [C, N + 1, D] each.
+
+  As everywhere, a state stands one column before the token that it predicts: so
+  the first token and the last states are fillers.
+  """
+  num_cells = rows.wanted.shape[0]
+  by_cell = lambda x: x.reshape(num_cells, -1, *x.shape[2:])
+  last = rows.tokens.shape[1] * rows.tokens.shape[2] - 1
+  wanted = jnp.minimum(rows.wanted, last)
+  end = jnp.zeros((num_cells, 1), wanted.dtype)
+  tokens_at = jnp.concatenate([end, wanted], axis=1)
+  states_at = jnp.concatenate([wanted - 1, end], axis=1)
+  return [jnp.take_along_axis(by_cell(read), tokens_at, axis=1)] + [
+      jnp.take_along_axis(by_cell(h), states_at[..., None], axis=1)
+      for h in hidden]
+
+
+def _put_back(said: jax.Array, rows: Rows) -> jax.Array:
+  """From the wanted tokens, [C, N], to all that were read, [R, S]; 0 else."""
+  num_cells, num_rows, length = rows.tokens.shape
+  cells = jnp.arange(num_cells)[:, None]
+  zeros = jnp.zeros((num_cells, num_rows * length), said.dtype)
+  spread = zeros.at[cells, rows.wanted].set(said, mode='drop')
+  return spread.reshape(-1, length)
 
 
 def _wanted(said, attention_mask, start):

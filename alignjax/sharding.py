@@ -5,6 +5,7 @@ import contextlib
 import ctypes
 import math
 import os
+import pathlib
 
 import chex
 import jax
@@ -23,18 +24,21 @@ from alignjax.topologies import AXES
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
+_LARGE_BYTES = 1 << 28
 
-def use_cpu() -> None:
+
+def use_cpu(num_devices: int = 2) -> None:
   """Prepares CPUs, when they are all there is to run on.
 
   Two cores become two devices: XLA leaves a second core mostly idle on small
   models; as data-parallel devices they share the batch. Not more than two, so
-  that a batch that splits here splits on every machine. And freed memory is
-  kept by the process: the buffers of one step are those of the next, while
+  that a batch that splits here splits on every machine. A large model's matmuls
+  use all cores from one device, which holds its weights once. And freed memory
+  is kept by the process: the buffers of one step are those of the next, while
   glibc would return and fault in every large one.
 
-  Call before any array is made. A count of devices in XLA_FLAGS or in
-  JAX_NUM_CPU_DEVICES wins.
+  Call before any array is made. `cpu_devices` says how many devices a run is
+  to have; a count in XLA_FLAGS or in JAX_NUM_CPU_DEVICES wins.
   """
   with contextlib.suppress(OSError, AttributeError):  # Not glibc: no loss.
     libc = ctypes.CDLL(None)
@@ -48,7 +52,19 @@ def use_cpu() -> None:
     cores = len(os.sched_getaffinity(0))
   except AttributeError:  # Linux has it.
     cores = os.cpu_count() or 1
-  jax.config.update('jax_num_cpu_devices', min(cores, 2))
+  jax.config.update('jax_num_cpu_devices', min(cores, num_devices))
+
+
+def cpu_devices(model: str, mesh: str = 'data:-1') -> int:
+  """How many CPU devices a run is fastest on: one for a folder of large weights.
+
+  Args:
+    model: the run's model; a folder's safetensors of 256 MiB or more are large.
+    mesh: as text; whoever names another than the default wants two.
+  """
+  size = sum(path.stat().st_size
+             for path in pathlib.Path(model).glob('*.safetensors'))
+  return 1 if size >= _LARGE_BYTES and mesh == 'data:-1' else 2
 
 
 def make_mesh(

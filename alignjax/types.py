@@ -56,6 +56,9 @@ class Rows:
   # [C, B / C, ..., T] int32: where in its cell's M · S columns the token of
   # each column of the batch is read. Columns without a token say 0.
   index: jax.Array
+  # [C, N] int32, ascending: the columns of a cell whose tokens bear loss, which
+  # are all that is unembedded; M · S fills it up. None: all columns are.
+  wanted: jax.Array | None = None
   # No column of a row before this one is any response's.
   start: int = flax.struct.field(pytree_node=False, default=0)
 

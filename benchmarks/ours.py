@@ -1,5 +1,6 @@
 """The tasks in alignjax, as its scripts run them, on rows that are given."""
 
+import itertools
 import json
 
 import jax
@@ -16,18 +17,22 @@ from alignjax.models import ScalarModel
 from benchmarks import turns
 
 
-def make_step(settings: dict):
-  """One step of the task; its loss."""
-  sharding.use_cpu()
+def make_task(settings: dict) -> turns.Task:
+  """The task's steps."""
+  sharding.use_cpu(sharding.cpu_devices(settings['model'], settings['mesh']))
   mesh = sharding.make_mesh(settings['mesh'])
   if settings['task'] == 'generate':
-    return _generate(settings, mesh)
+    return turns.Task(_generate(settings, mesh))
   make = {'sft': _sft, 'dpo': _dpo, 'kto': _kto, 'reward': _reward}
   return _training(settings, mesh, *make[settings['task']](settings, mesh))
 
 
 def _training(settings, mesh, trainee, objective, annotate, batches):
-  """Steps of an objective, each from the batch to its loss on the host."""
+  """Steps of an objective, each from the batch to its loss on the host.
+
+  A run of many steps compiles each shape once: so do these, before the turns.
+  """
+  batches = list(itertools.islice(batches, settings['steps']))
   optimizer = train.make_optimizer(
       settings['learning_rate'], 1_000, warmup=0.0, decay='constant')
   state, shardings = train.init_state(
@@ -35,16 +40,27 @@ def _training(settings, mesh, trainee, objective, annotate, batches):
   step = train.make_train_step(
       objective, optimizer, shardings=shardings, mesh=mesh)
   rows = sharding.batch_sharding(mesh)
-  held = [state]
+  held, left, programs = [state], iter(batches), {}
 
-  def one() -> float:
-    batch = sharding.put(next(batches), rows)
+  def ready(batch):
+    batch = sharding.put(batch, rows)
     if annotate is not None:
       batch = annotate(held[0].params, batch)
-    held[0], metrics = step(held[0], batch)
+    shapes = tuple(x.shape for x in jax.tree.leaves(batch))
+    if shapes not in programs:
+      programs[shapes] = step.lower(held[0], batch).compile()
+    return batch, programs[shapes]
+
+  def one() -> float:
+    batch, program = ready(next(left))
+    held[0], metrics = program(held[0], batch)
     return float(metrics['loss'].compute())
 
-  return one
+  def prepare() -> None:
+    for batch in batches:
+      ready(batch)
+
+  return turns.Task(one, prepare)
 
 
 def _read(settings):
@@ -138,4 +154,4 @@ def _generate(settings, mesh):
 
 
 if __name__ == '__main__':
-  turns.serve(make_step)
+  turns.serve(make_task)

@@ -12,28 +12,44 @@ import os
 import resource
 import sys
 import time
+from typing import NamedTuple
 
 
-def serve(make_step: Callable[[dict], Callable[[], float]]) -> None:
+class Task(NamedTuple):
+  """What a worker does at each turn.
+
+  Attributes:
+    step: takes one optimizer step and returns its loss once it is known.
+    prepare: what else happens once in a run, such as compiling for shapes that
+      come later; called after the first step.
+  """
+
+  step: Callable[[], float]
+  prepare: Callable[[], None] = lambda: None
+
+
+def serve(make_task: Callable[[dict], Task]) -> None:
   """Runs a worker: settings in argv[1], then a step for each line.
 
   Args:
-    make_step: from the settings to a function that takes one optimizer step
-      and returns its loss once it is known.
+    make_task: from the settings to what is done at each turn.
   """
   out = os.fdopen(os.dup(1), 'w', buffering=1)
   os.dup2(2, 1)  # What libraries print is no answer.
   say = lambda **said: print(json.dumps(said), file=out, flush=True)
   started = time.monotonic()
   with open(sys.argv[1], encoding='utf-8') as file:
-    step = make_step(json.load(file))
-  losses = [step()]
-  say(first_step_seconds=time.monotonic() - started, loss=losses[0])
+    task = make_task(json.load(file))
+  loss = task.step()
+  first, began = time.monotonic() - started, time.monotonic()
+  task.prepare()
+  say(first_step_seconds=first, loss=loss,
+      prepare_seconds=time.monotonic() - began)
   for line in sys.stdin:
     if line.strip() != 'step':
       break
     began, cpu = time.monotonic(), _cpu_seconds()
-    loss = step()
+    loss = task.step()
     say(seconds=time.monotonic() - began, cpu_seconds=_cpu_seconds() - cpu,
         loss=loss)
   say(rss_gib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)

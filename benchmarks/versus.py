@@ -44,14 +44,14 @@ class Config:
   turns: int = 5  # Pairs of turns that count.
   warmup: int = 3  # Steps of each before them, of which the losses must agree.
   batch_size: int = 8  # Rows, or pairs, of a step.
-  max_length: int = 256  # Tokens of a row, prompt and response.
+  max_length: int = 512  # Tokens of a row, prompt and response.
   max_new_tokens: int = 64  # Of them, of a response that is sampled.
   tolerance: float = 1e-4  # By which losses, or mean token ids, may differ.
   learning_rate: float = 1e-5  # AdamW's.
   beta: float = 0.1  # DPO's and KTO's.
   mesh: str = 'data:-1'  # Ours: devices by axis.
   # Ours: what the model reads of a batch; see the scripts' flag.
-  layout: Literal['padded', 'packed', 'branched'] = 'padded'
+  layout: Literal['padded', 'packed', 'branched'] = 'branched'
   python: str = ''  # The peer's Python; '' makes its environment in the cache.
   cache: str = '~/.cache/alignjax/versus'  # Where environments are made.
   json: str = ''  # File for the result.
@@ -105,7 +105,7 @@ def prepare(cfg: Config, folder: pathlib.Path) -> str:
               row.rejected.prompt_length:].tolist()}) + '\n')
   settings = {'task': cfg.task, 'model': cfg.model, 'rows': str(path),
               'batch_size': cfg.batch_size, 'max_length': cfg.max_length,
-              'mesh': cfg.mesh, 'layout': cfg.layout,
+              'steps': cfg.warmup + cfg.turns, 'mesh': cfg.mesh, 'layout': cfg.layout,
               'max_new_tokens': cfg.max_new_tokens,
               'learning_rate': cfg.learning_rate, 'beta': cfg.beta,
               'threads': len(os.sched_getaffinity(0)),
@@ -203,6 +203,8 @@ def compare(cfg: Config, ours: Worker, theirs: Worker) -> dict:
       'cpu_seconds': of('cpu_seconds'), 'rss_gib': memory,
       'first_step_seconds': [ours.first['first_step_seconds'],
                              theirs.first['first_step_seconds']],
+      'prepare_seconds': [ours.first['prepare_seconds'],
+                          theirs.first['prepare_seconds']],
       'batch_size': cfg.batch_size, 'max_length': cfg.max_length,
       'mesh': cfg.mesh, 'layout': cfg.layout, 'model': cfg.model,
       'python': platform.python_version(),
@@ -214,12 +216,14 @@ def show(cfg: Config, result: dict) -> None:
   """The table."""
   rows = [('rows a second', 'rows_per_second'),
           ('CPU seconds a step', 'cpu_seconds'), ('peak GiB', 'rss_gib'),
-          ('seconds to the first step', 'first_step_seconds')]
+          ('seconds to the first step', 'first_step_seconds'),
+          ('and of preparation', 'prepare_seconds')]
   print(f'{cfg.task} against {cfg.peer}, medians of {cfg.turns} turns')
   print(f'{"":28}{"alignjax":>10}{cfg.peer:>10}{"ratio":>8}')
   for name, key in rows:
     a, b = result[key]
-    print(f'{name:28}{a:10.2f}{b:10.2f}{a / b:8.2f}')
+    ratio = f'{a / b:8.2f}' if b >= 0.01 else ''
+    print(f'{name:28}{a:10.2f}{b:10.2f}{ratio}')
   low, high = min(result['speed_ratios']), max(result['speed_ratios'])
   print(f'speed {result["speed_ratio"]:.2f} times {cfg.peer}\'s '
         f'({low:.2f} to {high:.2f}); losses differ by at most '

@@ -24,7 +24,8 @@ shared, are laid into its rows longest first, each where there is first room.
 A shape compiles once. To keep shapes few, rows are as long as the batch's, or
 twice that and so on, where a prompt's branches together are longer; and their
 number in a cell is rounded up to eighths of the prompts (packed: responses)
-that it holds.
+that it holds. So is the number of tokens that bear loss, to quarters of all
+columns; the others are read, but not unembedded.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,7 +39,8 @@ from alignjax import types
 
 Layout = Literal['padded', 'packed', 'branched']
 
-_NUM_STEPS = 8
+_NUM_STEPS = 8       # Of the number of rows.
+_NUM_LOSS_STEPS = 4  # Of the number of tokens that bear loss.
 
 
 class _Block(NamedTuple):
@@ -86,7 +88,7 @@ def make_layout(
       group = batch.tokens.shape[1]
     return batch.replace(rows=make_rows(
         batch.tokens, batch.attention_mask, _exists(batch), group=group,
-        num_cells=num_cells))
+        num_cells=num_cells, loss_mask=_loss_mask(batch)))
 
   def lay_out(batch):
     if layout != 'padded':
@@ -112,7 +114,7 @@ def _own_part(batch: Any, index: int, count: int) -> Any:
 
 def make_rows(
     tokens: np.ndarray, attention_mask: np.ndarray, exists: np.ndarray, *,
-    group: int = 1, num_cells: int = 1,
+    group: int = 1, num_cells: int = 1, loss_mask: np.ndarray | None = None,
 ) -> types.Rows:
   """What a model reads of responses, in as few rows as they fit into.
 
@@ -122,6 +124,7 @@ def make_rows(
     exists: [B, ...] bool; the others are not read at all.
     group: responses, side by side, that may share what they begin with.
     num_cells: C; divides B, and a group is within one cell.
+    loss_mask: [B, ..., T] bool, tokens that anyone asks for; None is all.
 
   Returns:
     Rows of the given responses, of [C, M, S].
@@ -153,8 +156,39 @@ def make_rows(
     for i in sorted(range(len(placed[cell])), key=placed[cell].__getitem__):
       _write(rows, cell, blocks[cell][i], placed[cell][i], flat_mask[cell])
   rows.attention_mask[..., 0] = True  # No softmax is taken over nothing.
+  if loss_mask is not None:
+    bears = loss_mask & attention_mask & exists[..., None]
+    rows = rows.replace(wanted=_wanted(
+        rows.index, bears.reshape(rows.index.shape), num_rows * num_columns))
   return rows.replace(index=rows.index.reshape(
       num_cells, size // num_cells, *tokens.shape[1:]))
+
+
+def _wanted(
+    index: np.ndarray, bears: np.ndarray, num_columns: int
+) -> np.ndarray | None:
+  """[C, N]: each cell's columns that are in `index` where a token bears loss.
+
+  Args:
+    index: [C, B / C, T], a column for each token.
+    bears: the same of bool. A text's first token, which nothing predicts, never
+      does.
+    num_columns: of a cell; also what N is filled up with.
+
+  Returns:
+    None if nearly all columns are wanted.
+  """
+  bears[..., 0] = False
+  found = [np.unique(at[is_wanted])
+           for at, is_wanted in zip(index, bears, strict=True)]
+  step = -(-num_columns // _NUM_LOSS_STEPS)
+  count = _round_up(max(1, *map(len, found)), step)
+  if count >= num_columns:
+    return None
+  wanted = np.full((len(index), count), num_columns, np.int32)
+  for row, columns in zip(wanted, found, strict=True):
+    row[:len(columns)] = columns
+  return wanted
 
 
 def fill_of(batch: Any) -> tuple[int, int, float]:
@@ -182,6 +216,15 @@ def _exists(batch: Any) -> np.ndarray:
   if isinstance(batch, types.RankingBatch):
     exists = exists & batch.mask
   return exists
+
+
+def _loss_mask(batch: Any) -> np.ndarray | None:
+  """[B, ..., T] bool, the tokens that bear loss; None for rewards' batches."""
+  if isinstance(batch, types.RankingBatch):
+    return None
+  if isinstance(batch, types.Trajectory):
+    return batch.response_mask
+  return batch.loss_mask
 
 
 def _groups(exists: np.ndarray, group: int) -> list[list[int]]:

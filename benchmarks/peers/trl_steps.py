@@ -16,11 +16,11 @@ import trl
 from benchmarks import turns
 
 
-def make_step(settings: dict):
-  """One step of the task; its loss."""
+def make_task(settings: dict) -> turns.Task:
+  """The task's steps."""
   torch.set_num_threads(settings['threads'])
   if settings['task'] == 'generate':
-    return _generate(settings)
+    return turns.Task(_generate(settings))
   make = {'sft': _sft, 'dpo': _dpo, 'kto': _kto, 'reward': _reward}
   trainer, rows = make[settings['task']](settings)
   trainer.create_optimizer()
@@ -38,7 +38,7 @@ def make_step(settings: dict):
     trainer.optimizer.zero_grad()
     return float(loss)
 
-  return one
+  return turns.Task(one)
 
 
 def _rows(settings):
@@ -151,4 +151,4 @@ def _generate(settings):
 
 
 if __name__ == '__main__':
-  turns.serve(make_step)
+  turns.serve(make_task)

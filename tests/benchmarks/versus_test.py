@@ -22,7 +22,8 @@ class Fake:
 
   def __init__(self, seconds, losses):
     self._seconds, self._losses = seconds, iter(losses)
-    self.first = {'loss': next(self._losses), 'first_step_seconds': 9.0}
+    self.first = {'loss': next(self._losses), 'first_step_seconds': 9.0,
+                  'prepare_seconds': 0.0}
 
   def step(self):
     """See `versus.Worker`."""

@@ -102,6 +102,23 @@ def test_a_prompt_is_read_once_but_for_its_last_token():
   np.testing.assert_array_equal(rows.positions[0], [[0, 1, 2, 3, 4, 1, 2, 0]])
   np.testing.assert_array_equal(
       rows.index[0, 0, :, :5], [[0, 1, 2, 3, 4], [0, 1, 6, 0, 0]])
+  np.testing.assert_array_equal(rows.wanted, [[2, 3, 4, 6]])
+
+
+@layouts
+@given(pairs_of_ids, st.sampled_from([1, 2, 4]))
+def test_exactly_what_bears_loss_is_wanted(kind, rows, num_cells):
+  batch = layout.make_layout(kind, num_cells=num_cells)(make_pairs(rows))
+  num_columns = np.prod(batch.rows.tokens.shape[1:])
+  if batch.rows.wanted is None:
+    return
+  bears = batch.loss_mask & (batch.weight > 0)[..., None, None]
+  bears[..., 0] = False
+  assert batch.rows.wanted.shape[1] % -(-num_columns // 4) == 0
+  for wanted, index, mask in zip(
+      batch.rows.wanted, batch.rows.index, bears, strict=True):
+    real = wanted[wanted < num_columns]
+    np.testing.assert_array_equal(real, np.unique(index[mask]))
 
 
 def test_responses_are_laid_longest_first_where_there_is_room():

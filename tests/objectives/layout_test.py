@@ -187,7 +187,7 @@ def test_losses_metrics_and_gradients_equal_those_of_the_padded_batch(
 
 
 def test_every_token_has_the_logprob_of_the_padded_batch():
-  """Prompts' too: no mask stands between the rows and who asks."""
+  """Prompts' too, where all columns are asked for; else responses' only."""
   batch = trajectory()
   real = batch.attention_mask & (batch.weight > 0)[:, None]
   real[:, 1:] &= real[:, :-1]  # A row's first token is behind nothing.
@@ -195,8 +195,29 @@ def test_every_token_has_the_logprob_of_the_padded_batch():
       MODEL, params, batch.tokens, batch.attention_mask, rows=rows))
   padded = np.asarray(logprobs_of(PARAMS, None))
   for how in ('packed', 'branched', 'sampled'):
-    got = np.asarray(logprobs_of(PARAMS, laid_out(batch, how).rows))
+    rows = laid_out(batch, how).rows
+    got = np.asarray(logprobs_of(PARAMS, rows.replace(wanted=None)))
     np.testing.assert_allclose(got[real], padded[real], atol=1e-5)
+    if how != 'sampled':
+      answered = batch.response_mask & real
+      got = np.asarray(logprobs_of(PARAMS, rows))
+      np.testing.assert_allclose(
+          got, np.where(answered, padded, 0.0), atol=1e-5)
+
+
+def test_what_bears_no_loss_is_not_unembedded():
+  """The largest matmul of a small model, by half of its FLOPs here."""
+  batch = layout.make_layout('packed')(batch_of('demonstrations'))
+  rows = batch.rows
+  assert rows.wanted.shape[1] <= rows.tokens.size / 2
+  objective = OBJECTIVES['demonstrations'][1]['sft']
+  gradient = jax.grad(lambda params, rows: objective(
+      params, batch.replace(rows=rows), KEY)[0].total)
+  flops = [jax.jit(gradient).lower(PARAMS, r).compile().cost_analysis()['flops']
+           for r in (rows, rows.replace(wanted=None))]
+  table = 6 * VOCAB * MODEL.config.hidden_size
+  saved = rows.tokens.size - rows.wanted.shape[1]
+  assert flops[1] - flops[0] > 0.8 * saved * table
 
 
 @pytest.mark.parametrize('kind', ['demonstrations', 'pairs', 'rankings'])

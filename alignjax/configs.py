@@ -108,8 +108,9 @@ class BatchConfig(AdapterConfig, OptimizerConfig):
   # share (packed); or each prompt once, with all its responses behind it
   # (branched). The results are the same. The more of what is padded is not
   # real, which a run says as it starts, the more the others save; they compile
-  # a few shapes instead of one, and branched rows may be longer.
-  layout: data.Layout = 'padded'
+  # a few shapes instead of one, and branched rows may be longer. If left out,
+  # branched for a folder's model, if it can read such rows, and else padded.
+  layout: data.Layout | None = None
 
   def count_steps(self, num_rows: int):
     """The config with a number of steps, of `epochs` over so many rows."""

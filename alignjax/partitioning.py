@@ -57,6 +57,13 @@ def current_mesh() -> Mesh | None:
   return _mesh.get()
 
 
+def platform() -> str:
+  """What the program that is being traced is compiled for: 'cpu', 'tpu' ..."""
+  mesh = current_mesh()
+  return (jax.default_backend() if mesh is None
+          else mesh.devices.flat[0].platform)
+
+
 @contextlib.contextmanager
 def over(mesh: Mesh | None):
   """What is traced inside lies over `mesh`."""

@@ -56,7 +56,7 @@ def use_cpu(num_devices: int = 2) -> None:
 
 
 def cpu_devices(model: str, mesh: str = 'data:-1') -> int:
-  """How many CPU devices a run is fastest on: one for a folder of large weights.
+  """How many CPU devices a run is fastest on: one for large weights, else two.
 
   Args:
     model: the run's model; a folder's safetensors of 256 MiB or more are large.

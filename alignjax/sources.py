@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import dataclasses
 import functools
 import json
+import math
 import pathlib
 from typing import Literal
 
@@ -171,6 +172,11 @@ def batches(
     make: of `alignjax.data`, such as `preference_batches`.
     rows: what it makes batches of.
   """
+  if cfg.layout is None:
+    is_short = _longest_shared(model) >= cfg.max_length
+    cfg = dataclasses.replace(cfg, layout=(
+        'branched' if is_short and not runs.is_testbed(cfg.model)
+        else 'padded'))
   check_layout(cfg, model)
   layout = data.make_layout(
       cfg.layout, num_cells=run.num_shards * cfg.num_microbatches)
@@ -188,15 +194,20 @@ def check_layout(cfg: runs.RunConfig, model: ModelConfig) -> None:
     InputError: the model turns long rows as a whole otherwise (LongRoPE), or
       has no positions for a text of `max_length`.
   """
-  limits = [model.first_length,
-            model.max_positions if model.learned_positions else None]
-  if cfg.layout != 'padded' and any(
-      limit is not None and cfg.max_length > limit for limit in limits):
-    limit = min(filter(None, limits))
+  limit = _longest_shared(model)
+  if cfg.layout not in (None, 'padded') and cfg.max_length > limit:
     raise InputError(
         f'layout={cfg.layout} with max_length={cfg.max_length}: this model '
         f'reads rows past {limit} tokens otherwise, or not at all; use '
         f'max_length={limit} or less, or layout=padded')
+
+
+def _longest_shared(model: ModelConfig) -> float:
+  """Tokens up to which a text in a row of several is read as it is alone."""
+  limits = [model.first_length,
+            model.max_positions if model.learned_positions else None]
+  return min((limit for limit in limits if limit is not None),
+             default=math.inf)
 
 
 def _read(cfg: runs.RunConfig, path: str, read: Callable, test_path: str = ''):

@@ -105,7 +105,8 @@ def prepare(cfg: Config, folder: pathlib.Path) -> str:
               row.rejected.prompt_length:].tolist()}) + '\n')
   settings = {'task': cfg.task, 'model': cfg.model, 'rows': str(path),
               'batch_size': cfg.batch_size, 'max_length': cfg.max_length,
-              'steps': cfg.warmup + cfg.turns, 'mesh': cfg.mesh, 'layout': cfg.layout,
+              'steps': cfg.warmup + cfg.turns,
+              'mesh': cfg.mesh, 'layout': cfg.layout,
               'max_new_tokens': cfg.max_new_tokens,
               'learning_rate': cfg.learning_rate, 'beta': cfg.beta,
               'threads': len(os.sched_getaffinity(0)),

@@ -22,7 +22,7 @@ one microbatch (`types.split_cells`). Prompts, or responses where nothing is
 shared, are laid into its rows longest first, each where there is first room.
 
 A shape compiles once. To keep shapes few, rows are as long as the batch's, or
-twice that and so on, where a prompt's branches together are longer; and their
+by quarters of that longer, where a prompt's branches together are; and their
 number in a cell is rounded up to eighths of the prompts (packed: responses)
 that it holds. So is the number of tokens that bear loss, to quarters of all
 columns; the others are read, but not unembedded.
@@ -39,8 +39,8 @@ from alignjax import types
 
 Layout = Literal['padded', 'packed', 'branched']
 
-_NUM_STEPS = 8       # Of the number of rows.
-_NUM_LOSS_STEPS = 4  # Of the number of tokens that bear loss.
+_NUM_STEPS = 8  # Of the number of rows.
+_NUM_PARTS = 4  # Of a length, and of the columns of which some bear loss.
 
 
 class _Block(NamedTuple):
@@ -144,7 +144,8 @@ def make_rows(
       for cell_tokens, cell_mask, cell_exists in zip(
           flat_tokens, flat_mask, exists.reshape(num_cells, -1), strict=True)]
   lengths = [[len(block.tokens) for block in cell] for cell in blocks]
-  num_columns = _round_up(max(itertools.chain([1], *lengths)), length)
+  longest = max(itertools.chain([length], *lengths))
+  num_columns = length + _round_up(longest - length, -(-length // _NUM_PARTS))
   placed = [_first_fit(cell, num_columns) for cell in lengths]
   used = 1 + max(
       (row for cell in placed for row, _ in cell), default=0)
@@ -181,7 +182,7 @@ def _wanted(
   bears[..., 0] = False
   found = [np.unique(at[is_wanted])
            for at, is_wanted in zip(index, bears, strict=True)]
-  step = -(-num_columns // _NUM_LOSS_STEPS)
+  step = -(-num_columns // _NUM_PARTS)
   count = _round_up(max(1, *map(len, found)), step)
   if count >= num_columns:
     return None

@@ -94,8 +94,8 @@ def attend(
 
   Args:
     query: [B, T, H, head_dim].
-    key: [B, S, K, head_dim], K divides H; head h reads K-head h // (H / K).
-    value: [B, S, K, head_dim].
+    key: [B, K, S, head_dim], K divides H; head h reads K-head h // (H / K).
+    value: [B, K, S, head_dim].
     seen: [B, T, S] bool.
     scale: of the scores; 1/√head_dim if None.
     softcap: c > 0 bounds the scores, as c tanh(score / c); None does not.
@@ -109,8 +109,6 @@ def attend(
   """
   length, _, head_dim = query.shape[1:]
   scale = head_dim**-0.5 if scale is None else scale
-  key, value = (x.transpose(0, 2, 1, 3) for x in (key, value))
-
   def mixed(query, seen, end=None):
     """[B, t, H, head_dim], of the keys before `end`."""
     grouped = query.reshape(*query.shape[:2], key.shape[1], -1, head_dim)
@@ -201,6 +199,9 @@ _attend_heads.defvjp(_forward, _backward)
 
 def _scores(rows, others, scale, softcap):
   """[..., n, m] float32 of [..., n, head_dim] and [..., m, head_dim]."""
-  scores = jnp.matmul(rows, others.swapaxes(-1, -2),
-                      preferred_element_type=jnp.float32) * scale
+  times = functools.partial(jnp.matmul, preferred_element_type=jnp.float32)
+  if 4 * rows.shape[-2] <= others.shape[-2]:  # In decoding, the cache stays.
+    scores = times(others, rows.swapaxes(-1, -2)).swapaxes(-1, -2) * scale
+  else:
+    scores = times(rows, others.swapaxes(-1, -2)) * scale
   return scores if softcap is None else softcap * jnp.tanh(scores / softcap)

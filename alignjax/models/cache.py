@@ -12,8 +12,8 @@ from alignjax.models.config import ModelConfig
 class LayerCache(NamedTuple):
   """One layer's keys and values, or all layers' with a leading [L]."""
 
-  keys: jax.Array    # [B, S, K, head_dim], rotated.
-  values: jax.Array  # [B, S, K, head_dim]
+  keys: jax.Array    # [B, K, S, head_dim], rotated.
+  values: jax.Array  # [B, K, S, head_dim]
 
 
 # By layer name, as the parameters: layers_0 ... or one stacked `layers`.
@@ -22,8 +22,8 @@ Cache = dict[str, LayerCache]
 
 def make_cache(config: ModelConfig, batch_size: int, length: int) -> Cache:
   """An empty cache for `batch_size` rows of `length` columns."""
-  shape = (batch_size, length, config.num_kv_heads, config.head_dim)
-  lies = ('batch', None, 'kv_heads', None)
+  shape = (batch_size, config.num_kv_heads, length, config.head_dim)
+  lies = ('batch', 'kv_heads', None, None)
 
   def empty(*lead):
     names = ('layers',) * len(lead) + lies
@@ -39,8 +39,8 @@ def make_cache(config: ModelConfig, batch_size: int, length: int) -> Cache:
 def write(
     cache: LayerCache, keys: jax.Array, values: jax.Array, column: jax.Array
 ) -> LayerCache:
-  """Puts [B, T, K, head_dim] keys and values at columns `column` onwards."""
-  at = (0, column, 0, 0)
+  """Puts [B, K, T, head_dim] keys and values at columns `column` onwards."""
+  at = (0, 0, column, 0)
   return LayerCache(
       jax.lax.dynamic_update_slice(cache.keys, keys, at),
       jax.lax.dynamic_update_slice(cache.values, values, at))

@@ -88,6 +88,21 @@ class CausalLM:
     return params | {'layers': jax.tree.map_with_path(
         cast, params['layers'], is_leaf=is_quantized)}
 
+  def unrolled(self, params: Params) -> tuple['CausalLM', Params]:
+    """The model with a program for each layer, and its parameters for that.
+
+    Faster where a layer's matrices would be copied out of the stack at every
+    token; slower to compile. A model whose layers are not stacked is returned.
+    """
+    if not self.config.scan_layers:
+      return self, params
+    params = dict(params)
+    layers = params.pop('layers')
+    for i in range(self.config.num_layers):
+      params[f'layers_{i}'] = jax.tree.map(lambda x, i=i: x[i], layers)
+    return dataclasses.replace(self, config=dataclasses.replace(
+        self.config, scan_layers=False)), params
+
   def _check_length(self, length: int) -> None:
     """Learned positions end somewhere, and jax would repeat the last one."""
     most = self.config.max_positions

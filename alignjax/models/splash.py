@@ -28,8 +28,8 @@ def attend(
 
   Args:
     query: [B, T, H, head_dim].
-    key: [B, S, K, head_dim], K divides H.
-    value: [B, S, K, head_dim].
+    key: [B, K, S, head_dim], K divides H.
+    value: [B, K, S, head_dim].
     seen: [B, T, S] bool. A query that sees nothing gets any finite number.
     scale: of the scores; 1/√head_dim if None.
     softcap: c > 0 bounds the scores, as c tanh(score / c); None does not.
@@ -43,14 +43,15 @@ def attend(
   if mesh is None or mesh.size == 1:
     return local(query, key, value, seen)
   names = (('batch', 'length', 'heads', None),
-           ('batch', None, 'kv_heads', None),
-           ('batch', None, 'kv_heads', None), ('batch', 'length', None))
+           ('batch', 'kv_heads', None, None),
+           ('batch', 'kv_heads', None, None), ('batch', 'length', None))
   specs = tuple(
       partitioning.spec(of, x.shape, mesh)
       for of, x in zip(names, (query, key, value, seen), strict=True))
-  if specs[0][2] != specs[1][2]:  # All heads read key heads of their own part.
-    specs = tuple(jax.sharding.PartitionSpec(s[0], s[1], None, *s[3:])
-                  if len(s) == 4 else s for s in specs)
+  if specs[0][2] != specs[1][1]:  # All heads read key heads of their own part.
+    part = jax.sharding.PartitionSpec
+    specs = (part(*specs[0][:2], None, None), *(
+        part(specs[1][0], None, None, None),) * 2, specs[3])
   return jax.shard_map(
       local, mesh=mesh, in_specs=specs, out_specs=specs[0], check_vma=False)(
           query, key, value, seen)
@@ -60,13 +61,12 @@ def _attend(query, key, value, seen, *, scale, softcap):
   """The same on one device."""
   length, heads, head_dim = query.shape[1:]
   seen = seen.at[..., 0].set(seen[..., 0] | ~jnp.any(seen, axis=-1))
-  query, key, value = (_padded(x, 1) for x in (query, key, value))
+  query, key, value = _padded(query, 1), _padded(key, 2), _padded(value, 2)
   seen = _padded(_padded(seen, 1), 2)
-  num_kv_heads = key.shape[2]
+  num_kv_heads = key.shape[1]
   # [B, K, H / K, T, head_dim] and [B, K, S, head_dim]. The kernel scales by 1.
   query = (query * scale).astype(query.dtype).reshape(
       *query.shape[:2], num_kv_heads, -1, head_dim).transpose(0, 2, 3, 1, 4)
-  key, value = (x.transpose(0, 2, 1, 3) for x in (key, value))
   make = functools.partial(_kernel, softcap=softcap)
 
   def row(each):
@@ -84,7 +84,8 @@ def _kernel(seen: jax.Array, *, softcap: float | None):
   from jax.experimental.pallas.ops.tpu import splash_attention as jax_splash
   queries, keys = (next(t for t in _TILES if n % t == 0) for n in seen.shape)
   kernel = jax_splash.make_splash_mqa_single_device(
-      seen[None], attn_logits_soft_cap=softcap, interpret=not _is_on_tpu(),
+      seen[None], attn_logits_soft_cap=softcap,
+      interpret=partitioning.platform() != 'tpu',
       block_sizes=jax_splash.BlockSizes(
           block_q=queries, block_kv=keys, block_kv_compute=keys,
           block_q_dkv=queries, block_kv_dkv=keys, block_kv_dkv_compute=keys,
@@ -94,14 +95,6 @@ def _kernel(seen: jax.Array, *, softcap: float | None):
     setattr(kernel, name,
             getattr(kernel, name)._replace(is_dynamic_mask=True))
   return kernel
-
-
-def _is_on_tpu() -> bool:
-  """Whether what is being traced is compiled for TPUs."""
-  mesh = partitioning.current_mesh()
-  platform = (jax.default_backend() if mesh is None
-              else mesh.devices.flat[0].platform)
-  return platform == 'tpu'
 
 
 def _padded(x: jax.Array, axis: int) -> jax.Array:

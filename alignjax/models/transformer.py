@@ -210,8 +210,9 @@ class Layer(_Block):
     key = normed('key_norm', key, 'kv_heads')
     query = rope.rotate(query, view.cos, view.sin)
     key = rope.rotate(key, view.cos, view.sin)
-    key, value = (constrain(x, 'batch', None, 'kv_heads', None)
-                  for x in (key, value))
+    key, value = (
+        constrain(x.swapaxes(1, 2), 'batch', 'kv_heads', None, None)
+        for x in (key, value))
     if layer_cache is not None:
       layer_cache = cache_lib.write(layer_cache, key, value, column)
       key, value = layer_cache

@@ -327,6 +327,6 @@ def _of_iteration(config, shape, mesh, programs, roles, given) -> list[Program]:
                   shape.num_epochs * n for n in given.passes)))]
 
 
-_CACHE = PartitionSpec('layers', 'batch', None, 'kv_heads', None)
+_CACHE = PartitionSpec('layers', 'batch', 'kv_heads', None, None)
 METHODS = {'sft': _sft, 'reward': _reward, 'dpo': _dpo, 'kto': _kto,
            'ppo': _ppo, 'grpo': _grpo}

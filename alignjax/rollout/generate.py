@@ -53,8 +53,11 @@ def make_generate(
   """
 
   def generate(params, prompts, key):
+    policy = model
+    if partitioning.platform() == 'cpu':
+      policy, params = model.unrolled(params)
     keys = sampling.row_keys(key, prompts.prompt_id, prompts.sample_id)
-    unembedding = model.unembedding(params)
+    unembedding = policy.unembedding(params)
 
     def draw(hidden, keys, position):
       logits = logprobs_lib.logits(
@@ -67,11 +70,11 @@ def make_generate(
 
     settings = dict(max_new_tokens=max_new_tokens, eos_id=eos_id)
     if 0 < num_slots < len(prompts.tokens):
-      written = slots.sample(model, params, prompts, keys, draw,
+      written = slots.sample(policy, params, prompts, keys, draw,
                              num_slots=num_slots, **settings)
     else:
       written = _sample_together(
-          model, params, prompts, keys, draw, **settings)
+          policy, params, prompts, keys, draw, **settings)
     return _trajectory(prompts, *written)
 
   if mesh is None:

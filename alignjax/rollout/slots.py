@@ -232,18 +232,18 @@ def _put_rows(cache: jax.Array, filled: jax.Array, slot: jax.Array):
   """A cache with rows of a shorter one at the slots' first columns.
 
   Args:
-    cache: [..., Q · S, P + R, K, head_dim].
-    filled: [..., Q · F, P, K, head_dim].
+    cache: [..., Q · S, K, P + R, head_dim].
+    filled: [..., Q · F, K, P, head_dim].
     slot: [Q, F].
   """
   lead = cache.ndim - 4  # 1 where layers are stacked.
   split = lambda x: x.reshape(*x.shape[:lead], slot.shape[0], -1,
                               *x.shape[lead + 1:])
-  width = filled.shape[lead + 1]
-  put = lambda x, i, v: x.at[i, :width].set(v, mode='drop')
+  width = filled.shape[lead + 2]
+  put = lambda x, i, v: x.at[i, :, :width].set(v, mode='drop')
   for _ in range(lead):
     put = jax.vmap(put, (0, None, 0))
   put = jax.vmap(put, (lead, 0, lead), lead)
-  names = [None] * lead + ['batch', None, None, 'kv_heads', None]
+  names = [None] * lead + ['batch', None, 'kv_heads', None, None]
   return partitioning.constrain(
       put(split(cache), slot, split(filled)), *names).reshape(cache.shape)

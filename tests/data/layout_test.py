@@ -149,7 +149,7 @@ def test_the_number_of_rows_is_eighths_and_they_hold_everything(lengths):
   assert rows.attention_mask.sum() >= sum(lengths)
 
 
-def test_rows_grow_by_whole_lengths_to_hold_all_branches_of_a_prompt():
+def test_rows_grow_by_quarters_to_hold_all_branches_of_a_prompt():
   pair = tokenize.TokenizedPair(
       response([1], [2] * 7), response([1], [3] * 7))
   rows = layout.make_layout('branched')(collate.collate_preferences(
@@ -158,7 +158,7 @@ def test_rows_grow_by_whole_lengths_to_hold_all_branches_of_a_prompt():
   short = layout.make_layout('branched')(collate.collate_preferences(
       [pair._replace(rejected=response([1], [3, 3]))], batch_size=1,
       length=8)).rows
-  assert short.tokens.shape == (1, 1, 16)  # 8 + 3 tokens.
+  assert short.tokens.shape == (1, 1, 12)  # 8 + 3 tokens.
 
 
 def test_what_does_not_exist_is_not_read():
@@ -183,7 +183,7 @@ def test_a_prompt_on_the_left_of_its_samples_is_shared_too():
       weight=np.ones(2, np.float32), sampler_logprobs=np.zeros((2, 5)))
   rows = layout.make_layout('branched', num_samples=2)(trajectory).rows
   np.testing.assert_array_equal(
-      rows.tokens[0], [[1, 2, 3, 4, 2, 5, 0, 0, 0, 0]])
+      rows.tokens[0], [[1, 2, 3, 4, 2, 5, 0]])
   np.testing.assert_array_equal(
       rows.index[0], [[0, 0, 1, 2, 3], [0, 0, 1, 5, 0]])
 

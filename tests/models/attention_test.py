@@ -8,6 +8,12 @@ import pytest
 from alignjax.models import attention
 
 
+def attend(q, k, v, seen, **settings):
+  """`attention.attend` of keys and values [B, S, K, head_dim]."""
+  return attention.attend(
+      q, k.swapaxes(1, 2), v.swapaxes(1, 2), seen, **settings)
+
+
 def test_branches_see_the_prompt_and_themselves():
   branches = jnp.array([[0, 0, 1, 1, 2, 2]])
   seen = attention.visible(jnp.ones((1, 6), bool), branches=branches)[0]
@@ -50,12 +56,12 @@ def test_a_window_is_of_positions_not_of_columns():
 def test_scale_and_softcap_bound_the_scores():
   q, k, v = jax.random.normal(jax.random.key(0), (3, 1, 3, 2, 8))
   seen = attention.visible(jnp.ones((1, 3), bool))
-  plain = attention.attend(q, k, v, seen)
+  plain = attend(q, k, v, seen)
   np.testing.assert_array_equal(
-      attention.attend(q, k, v, seen, scale=8 ** -0.5), plain)
+      attend(q, k, v, seen, scale=8 ** -0.5), plain)
   np.testing.assert_allclose(
-      attention.attend(q, k, v, seen, softcap=1e4), plain, atol=1e-5)
-  flat = attention.attend(100 * q, k, v, seen, softcap=1e-4)
+      attend(q, k, v, seen, softcap=1e4), plain, atol=1e-5)
+  flat = attend(100 * q, k, v, seen, softcap=1e-4)
   means = jnp.cumsum(v, axis=1) / jnp.arange(1, 4)[:, None, None]
   np.testing.assert_allclose(flat, means, atol=1e-3)
 
@@ -65,17 +71,17 @@ def test_grouped_queries_equal_repeated_keys():
   q = jax.random.normal(keys[0], (2, 4, 6, 8))
   k, v = (jax.random.normal(key, (2, 4, 3, 8)) for key in keys[1:])
   seen = attention.visible(jnp.ones((2, 4), bool))
-  grouped = attention.attend(q, k, v, seen)
+  grouped = attend(q, k, v, seen)
   repeat = lambda x: jnp.repeat(x, 2, axis=2)
   np.testing.assert_allclose(
-      grouped, attention.attend(q, repeat(k), repeat(v), seen), atol=1e-5)
+      grouped, attend(q, repeat(k), repeat(v), seen), atol=1e-5)
 
 
 def test_hidden_keys_change_nothing_and_blind_rows_are_finite():
   q, k, v = jax.random.normal(jax.random.key(0), (3, 1, 3, 2, 8))
   seen = jnp.array([[[1, 0, 0], [1, 1, 0], [0, 0, 0]]], bool)
-  out = attention.attend(q, k, v, seen)
-  changed = attention.attend(q, k.at[:, 2].set(99.0), v.at[:, 2].set(9.0), seen)
+  out = attend(q, k, v, seen)
+  changed = attend(q, k.at[:, 2].set(99.0), v.at[:, 2].set(9.0), seen)
   np.testing.assert_array_equal(out[:, :2], changed[:, :2])
   assert jnp.isfinite(out).all()
 
@@ -91,7 +97,7 @@ def test_blocks_of_queries_give_what_all_at_once_gives(block):
       branches=jnp.array([[0, 0, 1, 1, 2, 2, 0]] * 2))
 
   def loss(q, k, v, block):
-    return jnp.sum(jnp.sin(attention.attend(
+    return jnp.sum(jnp.sin(attend(
         q, k, v, seen, softcap=3.0, block=block)))
 
   grad = jax.value_and_grad(loss, (0, 1, 2))
@@ -105,7 +111,7 @@ def test_blocks_hold_the_scores_of_one_block():
   seen = jnp.ones((1, 512, 512), bool)
 
   def temporaries(block):
-    loss = lambda q, k, v: jnp.sum(attention.attend(
+    loss = lambda q, k, v: jnp.sum(attend(
         q, k, v, seen, block=block) ** 2)
     compiled = jax.jit(jax.grad(loss, (0, 1, 2))).lower(*args).compile()
     return compiled.memory_analysis().temp_size_in_bytes
@@ -136,7 +142,7 @@ def test_the_written_gradient_is_the_derived_one(settings):
     weights = jax.nn.softmax(jnp.where(seen[:, None], scores, -1e30))
     return jnp.einsum('bhts,bshd->bthd', weights, v)
 
-  written = lambda *args: attention.attend(*args, seen, **settings)
+  written = lambda *args: attend(*args, seen, **settings)
   both = [jax.value_and_grad(
       lambda *args, f=f: jnp.sum(weight * f(*args)), (0, 1, 2))(q, k, v)
           for f in (written, derived)]
@@ -149,7 +155,7 @@ def test_what_is_above_the_diagonal_is_not_computed():
   """Eight blocks see 1/8, 2/8 ... 8/8 of the keys: 9/16 of all scores."""
   args = [jnp.zeros((1, 512, 2, 64))] * 3
   seen = attention.visible(jnp.ones((1, 512), bool))
-  flops = [jax.jit(lambda *args, c=is_causal: attention.attend(
+  flops = [jax.jit(lambda *args, c=is_causal: attend(
       *args, seen, is_causal=c)).lower(*args).compile().cost_analysis()['flops']
            for is_causal in (True, False)]
   assert 0.5 < flops[0] / flops[1] < 0.6

@@ -46,7 +46,8 @@ def both(length, heads, head_dim, kind, mesh=None, **settings):
   found = []
   for attend in (splash.attend, attention.attend):
     loss = lambda q, k, v, attend=attend: jnp.sum(
-        weight * attend(q, k, v, seen, **settings))
+        weight * attend(
+            q, k.swapaxes(1, 2), v.swapaxes(1, 2), seen, **settings))
     found.append(partitioning.jit(
         jax.value_and_grad(loss, (0, 1, 2)), mesh)(*arrays))
   return found

@@ -34,6 +34,7 @@ class RunConfig:
   seed: int = 0          # Of the data order, the samples and new weights.
   mesh: str = 'data:-1'  # By axis: data, fsdp, sequence, tensor; -1: the rest.
   save_every: int = 0    # Steps between checkpoints; 0: four in a run.
+  profile: int = 0       # Steps to trace into profile/, from the third on.
   # What to do with prompts that leave no room: drop and count up to a quarter
   # of the file (auto), refuse the file, drop all, or cut them on the left.
   long_prompts: Literal['auto', 'error', 'drop', 'left'] = 'auto'

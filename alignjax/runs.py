@@ -34,7 +34,7 @@ from alignjax.types import InputError
 TESTBED_MARK = 'testbed.json'
 
 # Settings that may differ between a run and its continuation.
-_FREE = ('workdir', 'resume', 'mesh', 'save_every', 'compare')
+_FREE = ('workdir', 'resume', 'mesh', 'save_every', 'compare', 'profile')
 
 # Files that a run writes before it trains, and can write again.
 _BEFORE_TRAINING = ('config.json', 'demonstrations.jsonl')
@@ -94,7 +94,7 @@ class Run:
     """How long and where this run trains, from its config."""
     return train.Stage(
         name=self.name, workdir=self.workdir, mesh=self.mesh, seed=cfg.seed,
-        num_steps=cfg.num_steps, console=self.console,
+        num_steps=cfg.num_steps, console=self.console, profile=cfg.profile,
         save_every=cfg.save_every or max(1, cfg.num_steps // 4), **settings)
 
   def save_model(self, model, params, tokenizer, head=None) -> None:

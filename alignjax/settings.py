@@ -58,7 +58,7 @@ RANGES: dict[str, Range] = dict.fromkeys((
     'noise', 'entropy_coef', 'sft_coef', 'odds_coef', 'simpo_gamma',
     'desirable_weight', 'undesirable_weight', 'lora_rank', 'ptx_coef',
     'value_warmup', 'kl_gain', 'weight_decay', 'skip_prompts', 'min_margin',
-    'revision_temperature', 'num_slots',
+    'revision_temperature', 'num_slots', 'profile',
 ), _NOT_NEGATIVE) | dict.fromkeys(
     ('gamma', 'lam', 'max_dropped', 'tail', 'min_ended', 'warmup',
      'final_rate', 'safety_threshold'), _SHARE) | {

@@ -178,6 +178,36 @@ class SaveCheckpoints:
     self._saved = step
 
 
+class ProfileSteps:
+  """Writes a trace of some steps, from the third on: two compile."""
+
+  def __init__(self, directory, *, start: int, count: int,
+               console: metrics_lib.Console | None = None):
+    """Traces `count` steps of a run that begins behind step `start`."""
+    self._directory, self._console = str(directory), console
+    self._first, self._last = start + 2, start + 2 + count
+    self._is_on = False
+
+  def __call__(self, step, state, metrics, tokens):
+    del metrics, tokens
+    if step in (self._first, self._last):
+      jax.block_until_ready(state)  # What was dispatched before is none of it.
+    if step == self._first:
+      jax.profiler.start_trace(self._directory)
+      self._is_on = True
+    elif step == self._last:
+      self.close()
+
+  def close(self):
+    """Ends the trace, if one is being written."""
+    if not self._is_on:
+      return
+    self._is_on = False
+    jax.profiler.stop_trace()
+    if self._console is not None:
+      self._console.note(f'profile: {self._directory}')
+
+
 class StopRun:
   """Ends a run after a step whose state asks for it, and saves that first."""
 

@@ -3,6 +3,7 @@
     workdir/
       metrics.jsonl   one line per step
       checkpoints/    Orbax states, the newest two
+    profile/        a trace of some steps, if asked for
 """
 
 from collections.abc import Callable, Iterator
@@ -34,6 +35,7 @@ class Stage:
   seed: int
   save_every: int = 0    # Steps between checkpoints; 0 saves the last only.
   num_microbatches: int = 1
+  profile: int = 0       # Steps that are traced into profile/.
   console: metrics_lib.Console | None = None
 
 
@@ -73,10 +75,14 @@ def run_stage(
   save = loop.SaveCheckpoints(
       folder, every=stage.save_every, num_steps=stage.num_steps,
       before=log.flush)
-  ends = () if stop is None else (loop.StopRun(stop, save),)
+  others = () if stop is None else (loop.StopRun(stop, save),)
+  if stage.profile:
+    others += (loop.ProfileSteps(
+        stage.workdir / 'profile', start=start, count=stage.profile,
+        console=stage.console),)
   return loop.fit(
       step, state, batches, num_steps=stage.num_steps, start=start,
-      name=stage.name, hooks=(log, save, *ends), console=stage.console)
+      name=stage.name, hooks=(log, save, *others), console=stage.console)
 
 
 def train(

@@ -131,3 +131,17 @@ def test_train_annotates_every_batch_and_returns_the_parameters(
   jax.tree.map(np.testing.assert_array_equal, tiny.params, before)
   rows = metrics_lib.read_jsonl(tmp_path / 'metrics.jsonl')
   assert [row['stage'] for row in rows] == ['dpo', 'dpo']
+
+
+@pytest.mark.parametrize('count', [1, 9])
+def test_a_trace_of_some_steps_is_written_and_changes_nothing(
+    count, sft, whole, tmp_path):
+  """Of the third step, or of all from there to an end that comes first."""
+  said = io.StringIO()
+  state = sft(tmp_path, 4, profile=count,
+              console=metrics_lib.Console(stream=said))
+  assert_same_run(tmp_path, state, whole)
+  traces = list((tmp_path / 'profile').rglob('*.xplane.pb'))
+  assert len(traces) == 1 and traces[0].stat().st_size > 1_000
+  assert f'profile: {tmp_path / "profile"}' in said.getvalue()
+  assert not (whole[0] / 'profile').exists()

@@ -23,6 +23,8 @@ def make_task(settings: dict) -> turns.Task:
   mesh = sharding.make_mesh(settings['mesh'])
   if settings['task'] == 'generate':
     return turns.Task(_generate(settings, mesh))
+  if settings['task'] == 'ppo':
+    return turns.Task(_ppo(settings, mesh))
   make = {'sft': _sft, 'dpo': _dpo, 'kto': _kto, 'reward': _reward}
   return _training(settings, mesh, *make[settings['task']](settings, mesh))
 
@@ -128,6 +130,45 @@ def _reward(settings, mesh):
   trainee = adapters.full(model, jax.device_get(params),
                           settings['reward_model'])
   return trainee, objectives.reward(model), None, _pairs(settings, mesh)
+
+
+def _ppo(settings, mesh):
+  """Iterations of PPO, of all four models; the value function's loss."""
+  policy, width = _policy(settings), (
+      settings['max_length'] - settings['max_new_tokens'])
+  scalar, params = runs.load_reward_model(settings['reward_model'])
+  value = adapters.full(scalar, jax.device_get(params),
+                        settings['reward_model'])
+  whole = sharding.replicated(mesh)
+  reward_fn = rollout.make_reward_fn(
+      scalar, sharding.put(params, whole), mesh=mesh, param_shardings=whole)
+  optimizers = [train.make_optimizer(
+      turns.PPO['learning_rate'], 1_000, warmup=0.0, decay='constant')
+                for _ in range(2)]
+  config = train.PPOConfig(
+      kl_coef=turns.PPO['kl_coef'], kl_horizon=float('inf'),
+      gamma=turns.PPO['gamma'], lam=turns.PPO['lam'], clip=turns.PPO['clip'],
+      value_clip=turns.PPO['clip'], num_epochs=settings['num_epochs'],
+      num_minibatches=1, missing_eos_penalty=0.0,
+      temperature=turns.PPO['temperature'],
+      max_new_tokens=settings['max_new_tokens'])
+  state, shardings = train.init_ppo_state(
+      policy, value, *optimizers, config, mesh=mesh, seed=0)
+  iterate = train.make_ppo_iteration(
+      policy, value, reward_fn, *optimizers, config, shardings=shardings,
+      mesh=mesh, prompt_length=width, eos_id=-1)
+  batches = data.prompt_batches(
+      [data.TokenizedPrompt(np.asarray(r['prompt'][-width:], np.int32), i)
+       for i, r in enumerate(_read(settings))],
+      batch_size=settings['batch_size'], max_length=width, shuffle=False)
+  held = [state]
+
+  def one() -> float:
+    held[0], metrics = iterate(held[0], sharding.put(
+        next(batches), sharding.batch_sharding(mesh)))
+    return float(metrics['value_loss'].compute())
+
+  return one
 
 
 def _generate(settings, mesh):

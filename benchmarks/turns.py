@@ -14,6 +14,11 @@ import sys
 import time
 from typing import NamedTuple
 
+# PPO's settings that are no flags. So cold, sampling is greedy; so small a rate
+# leaves all epochs the same.
+PPO = {'kl_coef': 0.05, 'gamma': 1.0, 'lam': 0.95, 'clip': 0.2,
+       'temperature': 1e-7, 'learning_rate': 1e-9}
+
 
 class Task(NamedTuple):
   """What a worker does at each turn.

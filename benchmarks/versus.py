@@ -26,9 +26,11 @@ from alignjax import cli
 from alignjax.errors import InputError
 
 # What a peer's environment is made of; torch's own index has CPU builds.
-PEERS = {'trl': ('trl==1.16.*', 'torch==2.13.*', 'transformers', 'datasets',
-                 'accelerate')}
-_WORKERS = {'trl': 'benchmarks.peers.trl_steps'}
+_TRL = 'torch==2.13.*', 'transformers', 'datasets', 'accelerate'
+PEERS = {'trl': ('trl==1.16.*', *_TRL),
+         'trl_ppo': ('trl==1.12.*', *_TRL)}  # The last that has PPO.
+_WORKERS = {'trl': 'benchmarks.peers.trl_steps',
+            'trl_ppo': 'benchmarks.peers.trl_ppo_steps'}
 _AGREE = 3  # Steps whose losses are compared, from the first on.
 
 
@@ -37,8 +39,10 @@ class Config:
   """Settings of a comparison."""
 
   peer: Literal['trl'] = 'trl'  # Who else runs.
-  # What is trained; or responses, greedy, against transformers' `generate`.
-  task: Literal['sft', 'dpo', 'kto', 'reward', 'generate'] = 'dpo'
+  # What is trained; or responses, greedy, against transformers' `generate`. PPO
+  # samples greedily too and at no rate to speak of, so that both write and
+  # learn the same; what agrees is the value function's loss.
+  task: Literal['sft', 'dpo', 'kto', 'reward', 'ppo', 'generate'] = 'dpo'
   model: str  # A Hugging Face folder.
   data: str  # Preference pairs; SFT learns the chosen responses.
   turns: int = 5  # Pairs of turns that count.
@@ -49,6 +53,7 @@ class Config:
   tolerance: float = 1e-4  # By which losses, or mean token ids, may differ.
   learning_rate: float = 1e-5  # AdamW's.
   beta: float = 0.1  # DPO's and KTO's.
+  num_epochs: int = 4  # PPO's, over each rollout.
   mesh: str = 'data:-1'  # Ours: devices by axis.
   # Ours: what the model reads of a batch; see the scripts' flag.
   layout: Literal['padded', 'packed', 'branched'] = 'branched'
@@ -64,17 +69,23 @@ def main(cfg: Config) -> None:
                      f'{_AGREE} are needed')
   with tempfile.TemporaryDirectory() as folder:
     settings = prepare(cfg, pathlib.Path(folder))
-    python = cfg.python or environment(cfg.peer, pathlib.Path(
+    peer = peer_of(cfg)
+    python = cfg.python or environment(peer, pathlib.Path(
         cfg.cache).expanduser())
     with contextlib.ExitStack() as stack:
       start = lambda module, python: stack.enter_context(
           contextlib.closing(Worker(module, python, settings)))
       ours = start('benchmarks.ours', sys.executable)
-      theirs = start(_WORKERS[cfg.peer], python)
+      theirs = start(_WORKERS[peer], python)
       result = compare(cfg, ours, theirs)
   show(cfg, result)
   if cfg.json:
     pathlib.Path(cfg.json).write_text(json.dumps(result, indent=2) + '\n')
+
+
+def peer_of(cfg: Config) -> str:
+  """Whose environment and worker a task is compared in."""
+  return 'trl_ppo' if cfg.task == 'ppo' else cfg.peer
 
 
 def prepare(cfg: Config, folder: pathlib.Path) -> str:
@@ -89,8 +100,12 @@ def prepare(cfg: Config, folder: pathlib.Path) -> str:
   records, _ = data.preferences(cfg.data)
   tokenizer = hf.load_tokenizer(cfg.model)
   needed = cfg.batch_size * (cfg.turns + cfg.warmup)
+  width = cfg.max_length - cfg.max_new_tokens
   rows, _ = data.tokenize_preferences(
-      records, tokenizer, max_length=cfg.max_length, long_prompts='drop')
+      records, tokenizer, long_prompts='drop',
+      max_length=4 * width if cfg.task == 'ppo' else cfg.max_length)
+  if cfg.task == 'ppo':  # No prompt is padded.
+    rows = [row for row in rows if row.chosen.prompt_length >= width]
   if len(rows) < needed:
     raise InputError(f'data={cfg.data}: {len(rows)} pairs fit max_length='
                      f'{cfg.max_length}, and {needed} are needed')
@@ -108,10 +123,11 @@ def prepare(cfg: Config, folder: pathlib.Path) -> str:
               'steps': cfg.warmup + cfg.turns,
               'mesh': cfg.mesh, 'layout': cfg.layout,
               'max_new_tokens': cfg.max_new_tokens,
+              'num_epochs': cfg.num_epochs,
               'learning_rate': cfg.learning_rate, 'beta': cfg.beta,
               'threads': len(os.sched_getaffinity(0)),
               'reward_model': str(folder / 'reward_model')}
-  if cfg.task == 'reward':
+  if cfg.task in ('reward', 'ppo'):
     model, params, _ = runs.load_policy(cfg.model)
     scalar = ScalarModel(model.config)
     head = scalar.init(jax.random.key(0), params)['head']
@@ -146,7 +162,8 @@ class Worker:
     self._process = subprocess.Popen(
         [python, '-m', module, settings], stdin=subprocess.PIPE,
         stdout=subprocess.PIPE, text=True, bufsize=1,
-        env=os.environ | {'PYTHONPATH': root})
+        env=os.environ | {'PYTHONPATH': os.pathsep.join(
+            [root, *filter(None, [os.environ.get('PYTHONPATH')])])})
     self.first = self._hear()
 
   def step(self) -> dict:
@@ -209,7 +226,8 @@ def compare(cfg: Config, ours: Worker, theirs: Worker) -> dict:
       'batch_size': cfg.batch_size, 'max_length': cfg.max_length,
       'mesh': cfg.mesh, 'layout': cfg.layout, 'model': cfg.model,
       'python': platform.python_version(),
-      'jax': importlib.metadata.version('jax'), 'peer_is': PEERS[cfg.peer],
+      'jax': importlib.metadata.version('jax'),
+      'peer_is': PEERS[peer_of(cfg)],
       'cores': len(os.sched_getaffinity(0))}
 
 

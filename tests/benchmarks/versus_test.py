@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import sys
 
 import pytest
@@ -85,3 +86,22 @@ def test_the_first_losses_are_trl_s(task, flags, tmp_path):
   assert found['loss_difference'] < 1e-5
   ours = [a for a, _ in found['losses']]
   assert max(ours) - min(ours) > 1e-4  # They are of different steps.
+
+
+@pytest.mark.parity
+def test_ppo_writes_and_learns_what_trl_s_does(flags, tmp_path, monkeypatch):
+  """TRL 1.12's loop; of prompts to which the tiny model writes no padding.
+
+  TRL finds a response's end by the pad token, and ours by EOS.
+  """
+  folder = os.environ.get('ALIGNJAX_TRL_PPO')
+  if not folder:
+    pytest.skip('ALIGNJAX_TRL_PPO is not set; it names a folder with TRL 1.12')
+  monkeypatch.setenv('PYTHONPATH', folder)
+  path = tmp_path / 'result.json'
+  versus.main(versus.Config(task='ppo', turns=1, json=str(path), **flags | dict(
+      max_length=15, max_new_tokens=8)))
+  found = json.loads(path.read_text())
+  assert found['loss_difference'] < 1e-5
+  ours = [a for a, _ in found['losses']]
+  assert max(ours) - min(ours) > 1e-4  # They are of different prompts.

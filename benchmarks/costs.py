@@ -1,0 +1,212 @@
+"""How the cost of a step grows: with length, microbatches, and the method.
+
+  python -m benchmarks.costs --model DIR --part length
+
+    length        shorter and longer rows, the same tokens in a batch
+    microbatches  a batch of the first of --lengths in 1 to 8 parts
+    methods       of the same: SFT on all responses of some pairs, and DPO on
+                  the pairs, with the reference's pass and without
+
+Of `length`, attention is timed apart too, alone and for all layers, and taken
+off: its work grows with the square of a row. Medians; what is compared takes
+turns, so that what else the machine does falls on all.
+"""
+
+from collections.abc import Callable
+import dataclasses
+import json
+import pathlib
+import statistics
+import time
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from alignjax import cli
+from alignjax import data
+from alignjax import objectives
+from alignjax import partitioning
+from alignjax import rollout
+from alignjax import runs
+from alignjax import sharding
+from alignjax import train
+from alignjax.errors import InputError
+from alignjax.models import attention
+from alignjax.models import visible
+from alignjax.types import PreferenceBatch
+from alignjax.types import TokenBatch
+
+_PARTS = (1, 2, 4, 8)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+  """Settings of the measurement."""
+
+  model: str  # A Hugging Face folder.
+  part: Literal['length', 'microbatches', 'methods'] = 'length'  # Of all.
+  tokens: int = 4_096  # Of a batch; a multiple of every length.
+  lengths: tuple[int, ...] = (256, 512, 1_024, 2_048)  # Tokens of a row.
+  repeats: int = 3  # Of each step.
+  mesh: str = 'data:-1'  # Devices by axis.
+  json: str = ''  # File for the result.
+
+
+def main(cfg: Config) -> None:
+  """Measures; see `Config`."""
+  if not cfg.lengths or min(cfg.lengths) < 4 or cfg.repeats < 1 or any(
+      cfg.tokens % length for length in cfg.lengths):
+    raise InputError(
+        f'tokens={cfg.tokens}, lengths={cfg.lengths}, repeats={cfg.repeats}: '
+        'a length must be at least 4 and divide the tokens, and repeats at '
+        'least 1')
+  measure = {'length': _lengths, 'microbatches': _microbatches,
+             'methods': _methods}[cfg.part]
+  rows = measure(cfg, _Model(cfg))
+  show(cfg, rows)
+  if cfg.json:
+    pathlib.Path(cfg.json).write_text(json.dumps(
+        dataclasses.asdict(cfg) | {'rows': rows}, indent=2) + '\n')
+
+
+class _Model:
+  """A model on its mesh, and steps of it that share one state."""
+
+  def __init__(self, cfg: Config):
+    self.mesh = sharding.make_mesh(cfg.mesh)
+    self.model, params, _ = runs.load_policy(cfg.model)
+    self.optimizer = train.make_optimizer(1e-6, 1_000)
+    self.state, self.shardings = train.init_state(
+        params, self.model.axes(), self.optimizer, mesh=self.mesh, seed=0)
+    self.reference = sharding.put(params, self.shardings.params)
+
+  def step(self, objective, batch, num_microbatches=1) -> Callable[[], None]:
+    """Takes a step, and waits for it."""
+    run = train.make_train_step(
+        objective, self.optimizer, shardings=self.shardings, mesh=self.mesh,
+        num_microbatches=num_microbatches)
+
+    def once():
+      self.state, metrics = run(self.state, batch)
+      jax.block_until_ready(metrics)
+
+    return once
+
+  def put(self, batch):
+    """A batch, its rows over the mesh."""
+    return sharding.put(batch, sharding.batch_sharding(self.mesh))
+
+  def texts(self, rows: int, length: int) -> TokenBatch:
+    """Rows of random tokens that all bear loss."""
+    size = rows, length
+    return self.put(TokenBatch(
+        tokens=self.ids(size), attention_mask=np.ones(size, bool),
+        loss_mask=np.ones(size, bool), weight=np.ones(rows, np.float32)))
+
+  def ids(self, size) -> np.ndarray:
+    """Random token ids."""
+    return np.random.default_rng(0).integers(
+        0, self.model.config.vocab_size, size).astype(np.int32)
+
+
+def _lengths(cfg: Config, model: _Model) -> list[dict]:
+  sizes = [(cfg.tokens // length, length) for length in cfg.lengths]
+  steps = [model.step(objectives.sft(model.model), model.texts(*size))
+           for size in sizes]
+  alone = [_attention(model, *size) for size in sizes]
+  seconds = _in_turns(cfg.repeats, steps + alone)
+  layers = model.model.config.num_layers
+  rows = []
+  for (_, length), whole, one in zip(
+      sizes, seconds, seconds[len(sizes):], strict=False):
+    rest = whole - layers * one
+    rows.append({'tokens a row': length, 'seconds': whole,
+                 'attention': layers * one, 'rest': rest,
+                 'tokens/s': cfg.tokens / whole,
+                 'tokens/s of the rest': cfg.tokens / rest})
+  return rows
+
+
+def _attention(model: _Model, rows: int, length: int) -> Callable[[], None]:
+  """One layer's attention, forward and backward, of its heads."""
+  c = model.model.config
+  lead = jax.random.normal(jax.random.key(0), (
+      rows, length, c.num_heads, c.head_dim), c.dtype)
+  other = jnp.ones((rows, c.num_kv_heads, length, c.head_dim), c.dtype)
+  seen = visible(jnp.ones((rows, length), bool))
+  place = lambda x: sharding.put(x, sharding.batch_sharding(model.mesh))
+  arrays = [place(x) for x in (lead, other, other, seen)]
+  run = partitioning.jit(jax.grad(
+      lambda q, k, v, seen: jnp.sum(attention.attend(
+          q, k, v, seen, is_causal=True) ** 2), (0, 1, 2)), model.mesh)
+  return lambda: jax.block_until_ready(run(*arrays))
+
+
+def _microbatches(cfg: Config, model: _Model) -> list[dict]:
+  length = cfg.lengths[0]
+  batch = model.texts(cfg.tokens // length, length)
+  seconds = _in_turns(cfg.repeats, [
+      model.step(objectives.sft(model.model), batch, parts)
+      for parts in _PARTS])
+  return [{'microbatches': parts, 'seconds': each,
+           'tokens/s': cfg.tokens / each}
+          for parts, each in zip(_PARTS, seconds, strict=True)]
+
+
+def _methods(cfg: Config, model: _Model) -> list[dict]:
+  """Pairs of which half of each text is the prompt, which both share."""
+  length = cfg.lengths[0]
+  pairs = cfg.tokens // length // 2
+  size = pairs, 2, length
+  tokens = model.ids(size)
+  tokens[:, 1, :length // 2] = tokens[:, 0, :length // 2]
+  answered = np.broadcast_to(np.arange(length) >= length // 2, size)
+  batch = PreferenceBatch(
+      tokens=tokens, attention_mask=np.ones(size, bool), loss_mask=answered,
+      weight=np.ones(pairs, np.float32))
+  texts = TokenBatch(
+      tokens=tokens.reshape(-1, length), loss_mask=answered.reshape(-1, length),
+      attention_mask=np.ones((2 * pairs, length), bool),
+      weight=np.ones(2 * pairs, np.float32))
+  lay = data.make_layout(
+      'branched', num_cells=sharding.num_batch_shards(model.mesh))
+  texts, batch = model.put(lay(texts)), model.put(lay(batch))
+  annotate = rollout.make_reference(
+      model.model, model.reference, mesh=model.mesh,
+      param_shardings=model.shardings.params)
+  reference = lambda: jax.block_until_ready(annotate(None, batch))
+  sft, dpo, asked = _in_turns(cfg.repeats, [
+      model.step(objectives.sft(model.model), texts),
+      model.step(objectives.dpo(model.model), reference()), reference])
+  row = lambda name, seconds: {
+      'step': name, 'seconds': seconds, "of SFT's": seconds / sft}
+  return [row('SFT', sft), row('DPO', dpo + asked),
+          row('DPO, the reference known', dpo)]
+
+
+def _in_turns(repeats: int, functions: list[Callable]) -> list[float]:
+  """Median seconds of each function, called in turns after one that compiles.
+  """
+  seconds = [[] for _ in functions]
+  for turn in range(repeats + 1):
+    for function, own in zip(functions, seconds, strict=True):
+      began = time.monotonic()
+      function()
+      if turn:
+        own.append(time.monotonic() - began)
+  return [statistics.median(own) for own in seconds]
+
+
+def show(cfg: Config, rows: list[dict]) -> None:
+  """The table."""
+  print(f'{cfg.tokens:,} tokens a batch; medians of {cfg.repeats}')
+  print(''.join(f'{name:>26}' for name in rows[0]))
+  for row in rows:
+    print(''.join(f'{x:>26}' if isinstance(x, str) else f'{x:26,.2f}'
+                  for x in row.values()))
+
+
+if __name__ == '__main__':
+  cli.run(main, Config)

@@ -1,0 +1,54 @@
+"""How cost grows: every part is measured, and its table adds up."""
+
+import json
+
+import pytest
+
+from alignjax.errors import InputError
+from benchmarks import costs
+
+
+@pytest.fixture
+def rows_of(tiny_llama, tmp_path, capsys):
+  """Measures a part; its rows."""
+
+  def measure(part):
+    path = tmp_path / 'costs.json'
+    costs.main(costs.Config(
+        model=tiny_llama, part=part, tokens=512, lengths=(8, 16), repeats=1,
+        json=str(path)))
+    rows = json.loads(path.read_text())['rows']
+    out = capsys.readouterr().out
+    assert all(name in out for name in rows[0])
+    return rows
+
+  return measure
+
+
+def test_attention_is_taken_off_a_step(rows_of):
+  rows = rows_of('length')
+  assert [row['tokens a row'] for row in rows] == [8, 16]
+  for row in rows:
+    assert row['attention'] > 0
+    assert row['rest'] == pytest.approx(row['seconds'] - row['attention'])
+    assert row['tokens/s'] == pytest.approx(512 / row['seconds'])
+
+
+def test_a_batch_is_cut_into_parts(rows_of):
+  rows = rows_of('microbatches')
+  assert [row['microbatches'] for row in rows] == [1, 2, 4, 8]
+  assert all(row['tokens/s'] == pytest.approx(512 / row['seconds'])
+             for row in rows)
+
+
+def test_methods_are_told_by_sft_s_step(rows_of):
+  sft, dpo, known = rows_of('methods')
+  assert sft["of SFT's"] == 1.0
+  assert dpo['seconds'] > known['seconds'] > 0
+  assert dpo["of SFT's"] == pytest.approx(dpo['seconds'] / sft['seconds'])
+
+
+@pytest.mark.parametrize('lengths', [(), (3,), (256, 100)])
+def test_lengths_that_do_not_divide_a_batch_are_refused(lengths, tiny_llama):
+  with pytest.raises(InputError, match='divide the tokens'):
+    costs.main(costs.Config(model=tiny_llama, lengths=lengths))

@@ -109,6 +109,7 @@ def attend(
   """
   length, _, head_dim = query.shape[1:]
   scale = head_dim**-0.5 if scale is None else scale
+
   def mixed(query, seen, end=None):
     """[B, t, H, head_dim], of the keys before `end`."""
     grouped = query.reshape(*query.shape[:2], key.shape[1], -1, head_dim)

@@ -57,7 +57,8 @@ def test_rows_are_repeated_in_a_file_of_their_own(module, tmp_path):
 
 
 def test_a_run_that_ends_early_is_told_with_what_it_said(module, tmp_path):
-  with pytest.raises(InputError, match=r'status 1 and no step .* no such thing'):
+  with pytest.raises(
+      InputError, match=r'status 1 and no step .* no such thing'):
     startup.main(startup.Config(), [module, '--fails', 'yes'])
 
 

@@ -109,18 +109,22 @@ def attend(
   """
   length, _, head_dim = query.shape[1:]
   scale = head_dim**-0.5 if scale is None else scale
+  is_split = partitioning.num_shards('length') > 1
+  # Of rows made of two dimensions, a mesh can split the first.
+  tokens, heads = (2, 3) if is_split else (3, 2)
 
   def mixed(query, seen, end=None):
     """[B, t, H, head_dim], of the keys before `end`."""
     grouped = query.reshape(*query.shape[:2], key.shape[1], -1, head_dim)
     y = _attend_heads(
-        grouped.transpose(0, 2, 3, 1, 4), key[:, :, :end], value[:, :, :end],
-        seen[:, :, :end], scale, softcap)
-    return y.transpose(0, 3, 1, 2, 4).reshape(query.shape)
+        jnp.moveaxis(grouped, (1, 3), (tokens, heads)), key[:, :, :end],
+        value[:, :, :end], jnp.expand_dims(seen[:, :, :end], heads - 1), scale,
+        softcap)
+    return jnp.moveaxis(y, (tokens, heads), (1, 3)).reshape(query.shape)
 
   if block is not None and length > block:
     return columns.by_blocks(mixed, (query, seen), block, policy=KEEP)
-  if not is_causal or partitioning.num_shards('length') > 1:
+  if not is_causal or is_split:
     return mixed(query, seen)
   block = max(_PREFIX_BLOCK, -(-length // _MAX_BLOCKS))
   return jnp.concatenate([
@@ -130,28 +134,27 @@ def attend(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def _attend_heads(query, key, value, seen, scale, softcap):
-  """Attention of G query heads to each key head, heads first.
+  """Attention of rows of queries to each key head.
 
   Args:
-    query: [B, K, G, T, head_dim].
+    query: [B, K, n, m, head_dim]; n and m are G heads and T tokens, or T and G.
     key: [B, K, S, head_dim].
     value: [B, K, S, head_dim].
-    seen: [B, T, S] bool.
+    seen: [B, n, m, S] bool, with 1 for heads.
     scale: of the scores.
     softcap: of the scaled scores; None has none.
 
   Returns:
-    [B, K, G, T, head_dim].
+    [B, K, n, m, head_dim].
   """
   return _forward(query, key, value, seen, scale, softcap)[0]
 
 
 def _forward(query, key, value, seen, scale, softcap):
   """What `_attend_heads` returns, and what its gradient is made from."""
-  *heads, length, head_dim = query.shape
-  rows = query.reshape(*heads[:2], -1, head_dim)  # G T of them.
-  scores = _scores(rows, key, scale, softcap).reshape(*heads, length, -1)
-  scores = jnp.where(seen[:, None, None], scores, _NEVER)
+  rows = query.reshape(*query.shape[:2], -1, query.shape[-1])
+  scores = _scores(rows, key, scale, softcap).reshape(*query.shape[:4], -1)
+  scores = jnp.where(seen[:, None], scores, _NEVER)
   most = jnp.max(scores, axis=-1, keepdims=True)
   weights = jnp.exp(scores - most)
   total = jnp.sum(weights, axis=-1, keepdims=True)
@@ -172,14 +175,12 @@ def _backward(scale, softcap, kept, gradient):
     dV = P dO,  dS = P (V dOᵀ − Σ O dO),  dK = dS Q,  dQᵀ = Kᵀ dS
   """
   query, key, value, seen, mixed, most, total = kept
-  *heads, length, head_dim = query.shape
-  rows, d_rows = (x.reshape(*heads[:2], -1, head_dim)
-                  for x in (query, gradient))
-  of_row = lambda x: x.reshape(*heads[:2], 1, -1)  # [B, K, 1, G T]
+  heads, (n, m) = query.shape[:2], query.shape[2:4]
+  rows, d_rows = (x.reshape(*heads, n * m, -1) for x in (query, gradient))
+  of_row = lambda x: x.reshape(*heads, 1, n * m)
   seen = jnp.broadcast_to(
-      seen.swapaxes(1, 2)[:, None, :, None],
-      (heads[0], 1, key.shape[2], heads[2], length))
-  seen = seen.reshape(*seen.shape[:3], -1)  # [B, 1, S, G T]
+      jnp.moveaxis(seen, 3, 1), (heads[0], key.shape[2], n, m))
+  seen = seen.reshape(heads[0], 1, -1, n * m)
   scores = _scores(key, rows, scale, softcap)
   weights = jnp.exp(
       jnp.where(seen, scores, _NEVER) - of_row(most)) / of_row(total)

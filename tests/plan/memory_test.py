@@ -6,7 +6,7 @@ import sys
 import pytest
 
 _SCRIPT = '''
-import dataclasses, pathlib, sys
+import dataclasses, pathlib, sys, time
 from alignjax import sharding
 sharding.use_cpu()
 import jax, jax.numpy as jnp
@@ -52,6 +52,7 @@ pathlib.Path('/proc/self/clear_refs').write_text('5')
 for _ in range(3):
   state, _ = step(state, *rest)
   jax.block_until_ready(state)
+  time.sleep(0.2)  # Results are ready before temporaries are freed.
 print(planned, resident('VmHWM') - before)
 '''
 

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from alignjax import logprobs as logprobs_lib
+from alignjax import partitioning
 from alignjax.models import CausalLM
 from alignjax.models import ScalarModel
 from alignjax.types import Rows
@@ -256,7 +257,9 @@ def _said(
     start: the first column of `tokens` that is wanted.
     **settings: for `statistics`.
   """
-  if rows is None or rows.wanted is None:
+  # A row that a mesh splits is unembedded whole: picking would gather states.
+  if (rows is None or rows.wanted is None
+      or partitioning.num_shards('length') > 1):
     first = start if rows is None else min(start, rows.start)
     said = statistics(read, *hidden, start=first, **settings)
   else:

@@ -33,9 +33,9 @@ def use_cpu(num_devices: int = 2) -> None:
   Two cores become two devices: XLA leaves a second core mostly idle on small
   models; as data-parallel devices they share the batch. Not more than two, so
   that a batch that splits here splits on every machine. A large model's matmuls
-  use all cores from one device, which holds its weights once. And freed memory
-  is kept by the process: the buffers of one step are those of the next, while
-  glibc would return and fault in every large one.
+  use all cores from one device, which holds its weights once. And memory that
+  is freed is kept by the process, to be used by the next step, where glibc can:
+  not what threads ask for in pieces of more than 64 MiB.
 
   Call before any array is made. `cpu_devices` says how many devices a run is
   to have; a count in XLA_FLAGS or in JAX_NUM_CPU_DEVICES wins.

@@ -16,8 +16,10 @@ import pytest
 from alignjax import losses
 from alignjax import models
 from alignjax import objectives
+from alignjax import partitioning
 from alignjax import rollout
 from alignjax import scoring
+from alignjax import sharding
 from alignjax import types
 from alignjax.data import collate
 from alignjax.data import layout
@@ -264,3 +266,20 @@ def test_a_response_sees_no_other_prompt_and_no_other_branch(kind, words):
   measure = of_chosen(kind)
   jax.tree.map(np.testing.assert_array_equal, measure(other),
                measure(batch.tokens))
+
+
+def test_over_a_mesh_that_splits_rows_no_state_is_gathered_to_be_picked():
+  """The loss is the same, and all columns are unembedded where they lie."""
+  mesh = sharding.make_mesh('sequence:8')
+  rows = layout.make_layout('packed')(batch_of('demonstrations')).rows
+  batch = batch_of('demonstrations')
+  logprobs_of = lambda params, rows: scoring.token_logprobs(
+      MODEL, params, batch.tokens, batch.attention_mask, rows=rows)
+  wanted = batch.loss_mask & (batch.weight > 0)[:, None]
+  wanted[:, 0] = False
+  alone = np.asarray(jax.jit(logprobs_of)(PARAMS, rows))
+  split = np.asarray(partitioning.jit(logprobs_of, mesh)(PARAMS, rows))
+  np.testing.assert_allclose(split[wanted], alone[wanted], atol=1e-5)
+  prompts = batch.attention_mask & ~wanted & (batch.weight > 0)[:, None]
+  prompts[:, 0] = False
+  assert (split[prompts] < 0).any() and not alone[prompts].any()

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 import contextlib
 import difflib
+import errno
 import inspect
 import io
 import os
@@ -15,8 +16,13 @@ import tyro
 
 from alignjax import commands
 from alignjax.errors import InputError
+from alignjax.errors import Stopped
 
 Config = TypeVar('Config')
+
+# What a disk says that is full, or may not be written to.
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM,
+         errno.EFBIG)
 
 
 def run(main: Callable[[Config], object], config: type[Config]) -> None:
@@ -75,6 +81,16 @@ def one_line_errors(interrupted: str = (
     sys.stdout.flush()
   except InputError as error:
     print('error:', ' '.join(str(error).splitlines()), file=sys.stderr)
+    sys.exit(2)
+  except Stopped as stopped:
+    print(stopped, file=sys.stderr)
+    sys.exit(stopped.status)
+  except OSError as error:
+    if error.errno not in _DISK:
+      raise
+    print(f'error: {error.filename or "a file"} could not be written: '
+          f'{error.strerror}; make room or choose another folder, and the same '
+          'command with --resume goes on', file=sys.stderr)
     sys.exit(2)
   except BrokenPipeError:  # `| head` has read enough.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -35,6 +35,9 @@ class RunConfig:
   mesh: str = 'data:-1'  # By axis: data, fsdp, sequence, tensor; -1: the rest.
   save_every: int = 0    # Steps between checkpoints; 0: four in a run.
   profile: int = 0       # Steps to trace into profile/, from the third on.
+  # What to do when a checkpoint cannot be written, of which the ones before it
+  # take no harm: stop, or warn and go on to the next save.
+  on_save_error: Literal['stop', 'continue'] = 'stop'
   # What to do with prompts that leave no room: drop and count up to a quarter
   # of the file (auto), refuse the file, drop all, or cut them on the left.
   long_prompts: Literal['auto', 'error', 'drop', 'left'] = 'auto'
@@ -87,6 +90,14 @@ class OptimizerConfig(RunConfig):
   final_rate: float = 0.1  # Where the decay ends, as a share of the peak.
   weight_decay: float = 0.0  # AdamW's, per step times the rate.
   adam_b2: float = 0.95  # Decay of the second moment.
+  # Longest gradient that is learnt from, before it is clipped. NaN and infinity
+  # never are.
+  skip_above: float = math.inf
+  # Steps in a row from which nothing could be learnt that end the run.
+  max_skipped: int = 5
+  # Take the one step again that an earlier run gave up at, and say what came of
+  # it; that run's message names it.
+  replay: int = 0
   # Keep AdamW's moments in the host's memory between updates.
   offload_optimizer: bool = False
 

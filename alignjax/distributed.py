@@ -33,6 +33,7 @@ from alignjax.errors import InputError
 
 _PREFIX = 'ALIGNJAX_'
 _NAMES = ('COORDINATOR', 'NUM_PROCESSES', 'PROCESS_ID')
+_AHEAD = 4  # Steps between asking to end and ending.
 _FAILED = 70  # Exit status where another process is gone: EX_SOFTWARE.
 _turns = itertools.count()
 _handlers: list = []
@@ -131,6 +132,31 @@ def wait_for_all(what: str) -> None:
   except Exception as error:  # Of the runtime's own type.
     raise InputError(f'{what}: not every process came within {timeout():g} '
                      f'seconds: {_line(error)}') from error
+
+
+def agreement() -> Callable[[int, bool], bool]:
+  """Returns `at(step, wants) -> bool`: whether all processes end at this step.
+
+  Call it after each step. Alone, a process ends where it wants to. Of several,
+  the first that wants to names a step a few ahead: none is further than the
+  collectives of a step let it be.
+  """
+  if jax.process_count() == 1:
+    return lambda step, wants: wants
+  key, said = f'alignjax/stop/{next(_turns)}', []
+
+  def at(step: int, wants: bool) -> bool:
+    if wants and not said:
+      said.append(step)
+      with contextlib.suppress(Exception):  # Another was first.
+        _client().key_value_set(key, str(step + _AHEAD))
+    try:
+      agreed = int(_client().key_value_try_get(key))
+    except Exception:  # Nobody has said anything.
+      return False
+    return step >= agreed
+
+  return at
 
 
 def _leave() -> None:

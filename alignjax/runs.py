@@ -34,7 +34,8 @@ from alignjax.types import InputError
 TESTBED_MARK = 'testbed.json'
 
 # Settings that may differ between a run and its continuation.
-_FREE = ('workdir', 'resume', 'mesh', 'save_every', 'compare', 'profile')
+_FREE = ('workdir', 'resume', 'mesh', 'save_every', 'compare', 'profile',
+         'on_save_error', 'max_skipped', 'replay')
 
 # Files that a run writes before it trains, and can write again.
 _BEFORE_TRAINING = ('config.json', 'demonstrations.jsonl')
@@ -95,7 +96,11 @@ class Run:
     return train.Stage(
         name=self.name, workdir=self.workdir, mesh=self.mesh, seed=cfg.seed,
         num_steps=cfg.num_steps, console=self.console, profile=cfg.profile,
-        save_every=cfg.save_every or max(1, cfg.num_steps // 4), **settings)
+        save_every=cfg.save_every or max(1, cfg.num_steps // 4),
+        goes_on_unsaved=cfg.on_save_error == 'continue', **{
+            name: getattr(cfg, name)
+            for name in ('skip_above', 'max_skipped', 'replay')
+            if hasattr(cfg, name)}, **settings)
 
   def save_model(self, model, params, tokenizer, head=None) -> None:
     """Writes the result to `model/`; marks a testbed model as one."""

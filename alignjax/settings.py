@@ -58,11 +58,13 @@ RANGES: dict[str, Range] = dict.fromkeys((
     'noise', 'entropy_coef', 'sft_coef', 'odds_coef', 'simpo_gamma',
     'desirable_weight', 'undesirable_weight', 'lora_rank', 'ptx_coef',
     'value_warmup', 'kl_gain', 'weight_decay', 'skip_prompts', 'min_margin',
-    'revision_temperature', 'num_slots', 'profile',
+    'revision_temperature', 'num_slots', 'profile', 'replay',
 ), _NOT_NEGATIVE) | dict.fromkeys(
     ('gamma', 'lam', 'max_dropped', 'tail', 'min_ended', 'warmup',
      'final_rate', 'safety_threshold'), _SHARE) | {
     'adam_b2': Range(0, 1),
+    'max_skipped': Range(2, math.inf, has_high=True),
+    'skip_above': Range(0, math.inf, has_low=False, has_high=True),
     'max_length': Range(2, math.inf, has_high=True),
     'sft_max_length': Range(2, math.inf, has_high=True),
     'label_smoothing': Range(0, 0.5),

@@ -7,6 +7,7 @@ from alignjax.checkpoints.states import latest_step
 from alignjax.checkpoints.states import restore
 from alignjax.checkpoints.states import Restored
 from alignjax.checkpoints.states import save
+from alignjax.checkpoints.states import SaveError
 
-__all__ = ['Leaves', 'Restored', 'describe_saved', 'latest_step', 'restore',
-           'save', 'save_parts']
+__all__ = ['Leaves', 'Restored', 'SaveError', 'describe_saved', 'latest_step',
+           'restore', 'save', 'save_parts']

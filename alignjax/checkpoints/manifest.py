@@ -16,14 +16,25 @@ import jax
 from alignjax.types import InputError
 
 NAME = 'manifest.json'
+FORMAT = 1  # Of the folder; what reads one format reads all before it.
 _CHUNK = 1 << 22  # Bytes hashed at a time: bounds memory, not speed.
 _HASH_THREADS = 8  # hashlib frees the GIL, and shards are many files.
 
 
+class FormatError(InputError):
+  """A checkpoint of a later format, which is not damaged."""
+
+
 def find_damage(path: epath.Path) -> str | None:
-  """How the files differ from the manifest, or None when they do not."""
+  """How the files differ from the manifest, or None when they do not.
+
+  Raises:
+    FormatError: it is of a format that this release does not know.
+  """
   try:
     expected = read(path)['files']
+  except FormatError:
+    raise
   except InputError as e:
     return str(e)
   actual = hash_files(path)
@@ -72,7 +83,7 @@ def write(
     path: epath.Path, step: int, meta: dict[str, Any], leaves: dict[str, str]
 ) -> None:
   """Hashes the files and says what they hold; whole or not written at all."""
-  body = {'step': step, 'meta': meta, 'leaves': leaves,
+  body = {'format': FORMAT, 'step': step, 'meta': meta, 'leaves': leaves,
           'files': hash_files(path)}
   partial = path / f'{NAME}.partial'
   partial.write_text(
@@ -90,6 +101,11 @@ def read(path: epath.Path) -> dict[str, Any]:
     raise InputError(f'{NAME} is not readable ({e})') from e
   if _json_digest(body) != digest:
     raise InputError(f'{NAME} does not have its own checksum')
+  found = body.get('format', 1)
+  if found not in range(1, FORMAT + 1):
+    raise FormatError(
+        f'{path}: a checkpoint of format {found}, and this alignjax reads up '
+        f'to format {FORMAT}; use the release that wrote it, or a later one')
   return body
 
 

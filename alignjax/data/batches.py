@@ -244,8 +244,23 @@ def make_batches(
       num_epochs=num_epochs, shuffle=shuffle,
   )
   _check_at_least('start', start, 0)
-  dataset = grain.MapDataset.source(source)[start:]
-  return iter(dataset.to_iter_dataset(_READ_OPTIONS))
+  return _Stream(source, start)
+
+
+class _Stream(Iterator):
+  """Batches from a step on; it knows which rows each is made of."""
+
+  def __init__(self, source: 'BatchSource', start: int):
+    self._source = source
+    dataset = grain.MapDataset.source(source)[start:]
+    self._batches = iter(dataset.to_iter_dataset(_READ_OPTIONS))
+
+  def __next__(self) -> Any:
+    return next(self._batches)
+
+  def rows_of(self, step: int) -> list[int]:
+    """The numbers, from 0, of the rows in the batch of a step."""
+    return self._source.rows_of(step)
 
 
 class BatchSource:
@@ -294,6 +309,11 @@ class BatchSource:
     bucket, members = self._plan(epoch)[index]
     chosen = [self._rows[i] for i in members]
     return self._collate(chosen, self._lengths[bucket], epoch)
+
+  def rows_of(self, step: int) -> list[int]:
+    """The numbers, from 0, of the rows in the batch of a step."""
+    epoch, index = divmod(step, self.num_steps_per_epoch)
+    return self._plan(epoch)[index][1].tolist()
 
   def _plan(self, epoch: int) -> list[tuple[int, np.ndarray]]:
     """The (bucket, rows) of every batch of an epoch, in order."""

@@ -1,18 +1,37 @@
-"""Numbers that must not be learnt from: rewards that are no numbers.
+"""Numbers that must not be learnt from: losses, gradients and rewards.
 
-An iteration that meets one leaves its state bit for bit as it was, on the
-device, and says so in the metric `bad_rewards`. `check_iteration` turns that
-into an error when the host reads the metrics, which is before a checkpoint of
-that iteration would be written.
+A step whose loss or gradient is no number leaves parameters and optimizer bit
+for bit as they were, on the device, and says so in the metric `skipped`; an
+iteration with such a reward keeps its whole state and says `bad_rewards`.
+The host looks at both where it reads the metrics, which is before a checkpoint
+of that step would be written.
 """
 
 from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
+import optax
 
+from alignjax.train.offload import Offloaded
 from alignjax.types import InputError
 from alignjax.types import Trajectory
+
+
+def select(is_good: jax.Array, new, old):
+  """The tree `new`, or `old` bit for bit where `is_good` does not hold."""
+  return jax.tree.map(lambda a, b: jnp.where(is_good, a, b), new, old)
+
+
+def update_if(
+    is_good: jax.Array, optimizer: optax.GradientTransformation, grads, state,
+    params,
+):
+  """(updates, state) of an optimizer, the state as it was unless `is_good`."""
+  if isinstance(optimizer, Offloaded):
+    return optimizer.update(grads, state, params, is_good=is_good)
+  updates, new = optimizer.update(grads, state, params)
+  return updates, select(is_good, new, state)
 
 
 def count_bad(trajectory: Trajectory) -> jax.Array:

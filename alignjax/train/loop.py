@@ -157,9 +157,14 @@ class SaveCheckpoints:
   def __init__(
       self, directory, *, every: int, num_steps: int, keep: int = 2,
       before: Callable[[], None] | None = None,
+      tell: Callable[[str], None] | None = None,
   ):
-    """Calls `before` ahead of each save, to write what the state implies."""
-    self._directory, self._every = directory, every
+    """Calls `before` ahead of each save, to write what the state implies.
+
+    A save that fails ends the run, or is told to `tell` if there is one: the
+    next save is then tried in its turn.
+    """
+    self._directory, self._every, self._tell = directory, every, tell
     self._num_steps, self._keep, self._before = num_steps, keep, before
     self._saved = None
 
@@ -174,7 +179,13 @@ class SaveCheckpoints:
       return
     if self._before is not None:
       self._before()
-    checkpoints.save(self._directory, step, state, {}, keep=self._keep)
+    try:
+      checkpoints.save(self._directory, step, state, {}, keep=self._keep)
+    except checkpoints.SaveError as error:
+      if self._tell is None:
+        raise
+      self._tell(f'warning: {error}')
+      return
     self._saved = step
 
 

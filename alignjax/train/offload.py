@@ -31,19 +31,20 @@ def offloaded(
 
   Returns:
     An optimizer with the chain's states and, up to rounding, its numbers.
-    Moments that `update` is given in the host's memory are returned there.
+    Moments that `update` is given in the host's memory are returned there;
+    where `is_good`, a traced bool, does not hold, as they came.
   """
 
-  def update(grads, states, params=None):
+  def update(grads, states, params=None, *, is_good=None):
     state, inner = states
     grads, state = first.update(grads, state, params)
-    updates, inner = _in_parts(elementwise, grads, inner, params)
+    updates, inner = _in_parts(elementwise, grads, inner, params, is_good)
     return updates, (state, inner)
 
   return Offloaded(optax.chain(first, elementwise).init, update)
 
 
-def _in_parts(optimizer, grads, state, params):
+def _in_parts(optimizer, grads, state, params, is_good):
   """`optimizer.update`, of stacked layers one at a time."""
   paths = list(_by_path(grads))
   parts = {is_stacked: [p for p in paths if (_STACKED in p) == is_stacked]
@@ -56,7 +57,7 @@ def _in_parts(optimizer, grads, state, params):
         path: leaf for path, leaf in _by_path(tree).items() if path in chosen}
     run = _layer_by_layer if is_stacked else _at_once
     updates_of, new_of = run(
-        optimizer, those(grads), _moments(those, state), those(params))
+        optimizer, those(grads), _moments(those, state), those(params), is_good)
     updates |= updates_of
     new = _moments(lambda a, b: a | b, new, new_of) if new else new_of
   whole = lambda flat: jax.tree.unflatten(
@@ -64,21 +65,23 @@ def _in_parts(optimizer, grads, state, params):
   return whole(updates), _moments(whole, new)
 
 
-def _at_once(optimizer, grads, state, params):
+def _at_once(optimizer, grads, state, params, is_good):
   """The update, its moments fetched and sent back."""
-  updates, new = optimizer.update(
-      grads, jax.tree.map(lambda x: _to(x, _DEVICE), state), params)
+  here = jax.tree.map(lambda x: _to(x, _DEVICE), state)
+  updates, new = optimizer.update(grads, here, params)
+  if is_good is not None:  # Here, where both are; the host compares nothing.
+    new = jax.tree.map(lambda x, old: jnp.where(is_good, x, old), new, here)
   return updates, jax.tree.map(
       lambda x, old: _to(x, jax.typeof(old).memory_space), new, state)
 
 
-def _layer_by_layer(optimizer, grads, state, params):
+def _layer_by_layer(optimizer, grads, state, params, is_good):
   """The same, where all but the optimizer's counts lead with [L]."""
   num_layers = len(next(iter(grads.values())))
   repeated = _counts(
       lambda x: jnp.broadcast_to(x, (num_layers, *x.shape)), state)
   _, (updates, new) = jax.lax.scan(
-      lambda _, layer: (None, _at_once(optimizer, *layer)), None,
+      lambda _, layer: (None, _at_once(optimizer, *layer, is_good)), None,
       (grads, repeated, params))
   return updates, _counts(lambda x: x[0], new)
 

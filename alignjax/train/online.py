@@ -14,6 +14,7 @@ as branches of one row, its prompt once; minibatches then hold whole groups.
 
 from collections.abc import Callable
 import dataclasses
+import math
 from typing import Literal
 
 import jax
@@ -55,6 +56,7 @@ class OnlineConfig:
   num_epochs: int = 1         # Passes over each rollout.
   num_minibatches: int = 1    # Optimizer steps in each pass.
   num_microbatches: int = 1   # Parts of a minibatch, to save memory.
+  skip_above: float = math.inf  # Gradients longer than this are not learnt.
   missing_eos_penalty: float = 1.0  # Off the reward of a response cut short.
   temperature: float = 1.0    # Of sampling, and of every logprob taken.
   max_new_tokens: int = 32    # Longest response, EOS included.
@@ -206,7 +208,8 @@ def make_online_update(
       cannot see through the shuffle, gives every device all of them.
   """
   step = make_update(
-      objective, optimizer, num_microbatches=config.num_microbatches)
+      objective, optimizer, num_microbatches=config.num_microbatches,
+      skip_above=config.skip_above)
 
   def minibatches(state, trajectory):
     rows = split_cells(make_rows(trajectory) if make_rows else trajectory)

@@ -2,12 +2,14 @@
 
     workdir/
       metrics.jsonl   one line per step
+      skipped.jsonl   one line per step that nothing was learnt from
       checkpoints/    Orbax states, the newest two
-    profile/        a trace of some steps, if asked for
+      profile/        a trace of some steps, if asked for
 """
 
 from collections.abc import Callable, Iterator
 import dataclasses
+import math
 import pathlib
 
 import jax
@@ -18,6 +20,8 @@ from alignjax import metrics as metrics_lib
 from alignjax import sharding
 from alignjax.models import lora
 from alignjax.train import loop
+from alignjax.train import skipped
+from alignjax.train import stopping
 from alignjax.train.state import init_state
 from alignjax.train.state import shaped
 from alignjax.train.step import make_train_step
@@ -36,6 +40,10 @@ class Stage:
   save_every: int = 0    # Steps between checkpoints; 0 saves the last only.
   num_microbatches: int = 1
   profile: int = 0       # Steps that are traced into profile/.
+  skip_above: float = math.inf  # Gradients longer than this are not learnt.
+  max_skipped: int = 5   # Steps in a row without learning that end the run.
+  goes_on_unsaved: bool = False  # Whether a save may fail.
+  replay: int = 0        # A step that an earlier run gave up at.
   console: metrics_lib.Console | None = None
 
 
@@ -67,14 +75,23 @@ def run_stage(
     if stage.console is not None:
       stage.console.note(f'{stage.name}: resumed after step {start}')
   rows = sharding.batch_sharding(stage.mesh)
-  batches = (sharding.put(batch, rows) for batch in make_batches(start))
+  if stage.replay:
+    skipped.replay(stage.workdir, stage.replay, step, shaped(state, shardings),
+                   make_batches, rows)
+  stream = make_batches(start)
+  batches = (sharding.put(batch, rows) for batch in stream)
   log = loop.LogMetrics(
       stage.workdir / 'metrics.jsonl', stage=stage.name, start=start,
       num_steps=stage.num_steps, console=stage.console, check=check)
   # A step that a checkpoint holds is a step whose line is written.
   save = loop.SaveCheckpoints(
       folder, every=stage.save_every, num_steps=stage.num_steps,
-      before=log.flush)
+      before=log.flush, tell=stage.console.note if (
+          stage.goes_on_unsaved and stage.console) else None)
+  watch = skipped.WatchSkipped(
+      stage.workdir, stage=stage.name, limit=stage.max_skipped, start=start,
+      make_batches=make_batches, rows_of=getattr(stream, 'rows_of', None),
+      console=stage.console)
   others = () if stop is None else (loop.StopRun(stop, save),)
   if stage.profile:
     others += (loop.ProfileSteps(
@@ -82,7 +99,9 @@ def run_stage(
         console=stage.console),)
   return loop.fit(
       step, state, batches, num_steps=stage.num_steps, start=start,
-      name=stage.name, hooks=(log, save, *others), console=stage.console)
+      name=stage.name, console=stage.console, hooks=(
+          watch, log, save, *others, stopping.StopOnSignal(save, stage.name),
+          stopping.DumpWhenStalled()))
 
 
 def train(
@@ -108,7 +127,7 @@ def train(
       params, axes, optimizer, mesh=stage.mesh, seed=stage.seed)
   train_step = make_train_step(
       objective, optimizer, shardings=shardings, mesh=stage.mesh,
-      num_microbatches=stage.num_microbatches,
+      num_microbatches=stage.num_microbatches, skip_above=stage.skip_above,
       base_shardings=base and jax.tree.map(lambda x: x.sharding, base))
   frozen = () if base is None else (base,)
 

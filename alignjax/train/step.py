@@ -1,6 +1,7 @@
 """ONE step builder: any objective becomes a jitted, sharded optimizer step."""
 
 from collections.abc import Callable
+import math
 
 import chex
 import jax
@@ -10,6 +11,7 @@ import optax
 from alignjax import partitioning
 from alignjax import sharding
 from alignjax.models import lora
+from alignjax.train import guard
 from alignjax.train.state import TrainState
 from alignjax.types import Mean
 
@@ -24,6 +26,7 @@ def make_update(
     optimizer: optax.GradientTransformation,
     *,
     num_microbatches: int = 1,
+    skip_above: float = math.inf,
 ) -> Update:
   """Returns the pure function `update(state, batch, base) -> (state, metrics)`.
 
@@ -34,13 +37,19 @@ def make_update(
   by the summed weight, so that the update does not depend on
   `num_microbatches`, however the tokens are spread over them.
 
+  Where the loss or the gradient's norm is not finite, or the norm is above
+  `skip_above`, parameters and optimizer stay bit for bit as they were. The step
+  counts all the same: the next one has the next batch.
+
   Args:
     objective: pure `(params, microbatch, key) -> (loss, metrics)`.
     optimizer: applied once, to the gradient of the mean.
     num_microbatches: parts a batch is taken in, to save memory; divides B.
+    skip_above: the longest gradient that is learnt from, before any clipping.
 
   Returns:
-    A pure function, not jitted; metrics gain `loss` and `grad_norm`.
+    A pure function, not jitted; metrics gain `loss`, `grad_norm` and `skipped`,
+    which is 1 where nothing was learnt.
   """
 
   def accumulated(params, batch, base, key):
@@ -76,12 +85,17 @@ def make_update(
     weight = metrics['loss'].weight
     weight = jnp.where(weight == 0, 1.0, weight)
     grads = jax.tree.map(lambda g: g / weight, grads)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    norm = Mean(optax.tree.norm(grads), jnp.ones(()))
+    norm = optax.tree.norm(grads)
+    is_good = jnp.isfinite(metrics['loss'].total) & jnp.isfinite(norm) & (
+        norm <= skip_above)
+    updates, opt_state = guard.update_if(
+        is_good, optimizer, grads, state.opt_state, state.params)
     state = state.replace(
-        step=state.step + 1, opt_state=opt_state,
-        params=optax.apply_updates(state.params, updates))
-    return state, metrics | {'grad_norm': norm}
+        step=state.step + 1, opt_state=opt_state, params=guard.select(
+            is_good, optax.apply_updates(state.params, updates), state.params))
+    one = jnp.ones(())
+    return state, metrics | {
+        'grad_norm': Mean(norm, one), 'skipped': Mean(1.0 - is_good, one)}
 
   return update
 
@@ -93,6 +107,7 @@ def make_train_step(
     shardings: TrainState,
     mesh: jax.sharding.Mesh,
     num_microbatches: int = 1,
+    skip_above: float = math.inf,
     base_shardings: chex.ArrayTree | None = None,
 ) -> Update:
   """Returns `step(state, batch) -> (state, metrics)`; `state` is donated.
@@ -106,10 +121,12 @@ def make_train_step(
     shardings: of the state, as `init_state` returns them.
     mesh: whose data and fsdp axes split the batch's rows.
     num_microbatches: must divide each shard's rows of the batch.
+    skip_above: the longest gradient that is learnt from.
     base_shardings: of the frozen parameters; with them the step is
       `step(state, batch, base)`, and `base` is not donated.
   """
-  update = make_update(objective, optimizer, num_microbatches=num_microbatches)
+  update = make_update(objective, optimizer, num_microbatches=num_microbatches,
+                       skip_above=skip_above)
   frozen = () if base_shardings is None else (base_shardings,)
   return partitioning.jit(
       update, mesh, donate_argnums=0,

@@ -18,6 +18,8 @@ import optax
 import pytest
 
 from alignjax import checkpoints
+from alignjax.checkpoints import manifest
+from alignjax.checkpoints import states
 from alignjax.types import InputError
 
 _P = jax.sharding.PartitionSpec
@@ -193,7 +195,8 @@ def test_a_save_without_its_manifest_does_not_count(tmp_path):
   _save_two(tmp_path)
   (tmp_path / 'step_00000002' / 'manifest.json').unlink()
   assert checkpoints.latest_step(tmp_path) == 1
-  assert checkpoints.restore(tmp_path, _TWO_LIKE).step == 1
+  with pytest.warns(UserWarning, match=r'step_00000002 has no manifest.json'):
+    assert checkpoints.restore(tmp_path, _TWO_LIKE).step == 1
   checkpoints.save(tmp_path, 2, {'a': jnp.arange(4) * 10})
   restored = checkpoints.restore(tmp_path, _TWO_LIKE)
   np.testing.assert_array_equal(restored.state['a'], jnp.arange(4) * 10)
@@ -347,3 +350,25 @@ def test_a_process_killed_while_saving_leaves_an_intact_step(tmp_path, delay):
     )
   assert restored.step >= 3
   assert np.all(np.asarray(restored.state['a']) == restored.step)
+
+
+def test_a_later_format_is_refused_with_both_and_not_set_aside(
+    tmp_path, monkeypatch):
+  checkpoints.save(tmp_path, 1, {'a': jnp.arange(4)})
+  monkeypatch.setattr(manifest, 'FORMAT', 7)
+  checkpoints.save(tmp_path, 2, {'a': jnp.arange(4)})
+  monkeypatch.undo()
+  with pytest.raises(InputError, match=r'format 7, .* up to format 1'):
+    checkpoints.restore(tmp_path, {'a': _LIKE((4,), jnp.int32)})
+  assert (tmp_path / 'step_00000002').exists()
+
+
+def test_a_save_for_which_there_is_no_room_leaves_what_was_there(
+    tmp_path, monkeypatch):
+  checkpoints.save(tmp_path, 1, {'a': jnp.arange(4)})
+  monkeypatch.setattr(states, '_room', lambda root: 3)
+  with pytest.raises(checkpoints.SaveError, match=r'16 bytes, 3 are free'):
+    checkpoints.save(tmp_path, 2, {'a': jnp.arange(4)})
+  monkeypatch.undo()
+  assert [p.name for p in tmp_path.iterdir()] == ['step_00000001']
+  checkpoints.save(tmp_path, 2, {'a': jnp.arange(4)})

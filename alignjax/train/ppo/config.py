@@ -1,6 +1,7 @@
 """PPO's settings, and the state that a run threads through its iterations."""
 
 import dataclasses
+import math
 from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
@@ -56,6 +57,7 @@ class PPOConfig:
   num_epochs: int = 2         # Passes over each rollout.
   num_minibatches: int = 2    # Optimizer steps in each pass.
   num_microbatches: int = 1   # Parts of a minibatch, to save memory.
+  skip_above: float = math.inf  # Gradients longer than this are not learnt.
   missing_eos_penalty: float = 1.0  # Off the reward of a response cut short.
   temperature: float = 1.0    # Of sampling, and of every logprob taken.
   max_new_tokens: int = 32    # Longest response, EOS included.

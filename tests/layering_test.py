@@ -543,3 +543,42 @@ def _text_files() -> list[pathlib.Path]:
     ]
     files += [pathlib.Path(folder, name) for name in names]
   return [path for path in files if b'\0' not in path.read_bytes()]
+
+
+_RUNS_CODE = ('eval', 'exec', 'compile', '__import__', 'os.system', 'os.popen')
+_READS_CODE = ('pickle', 'marshal', 'shelve', 'dill', 'cloudpickle', 'joblib')
+
+
+@pytest.mark.parametrize('folder', ['alignjax', 'experiments', 'benchmarks'])
+def test_nothing_that_is_read_can_run_code(folder):
+  found = []
+  for path in sorted((_ROOT / folder).rglob('*.py')):
+    for node in ast.walk(ast.parse(path.read_text('utf-8'))):
+      found += [f'{path.relative_to(_ROOT)}:{node.lineno}: {what}'
+                for what in _unsafe(node)]
+  assert not found, found
+
+
+def _unsafe(node) -> list[str]:
+  """What of a node imports, loads or runs code that came as data."""
+  if isinstance(node, ast.Import | ast.ImportFrom):
+    names = [alias.name for alias in node.names] + [
+        getattr(node, 'module', None) or '']
+    return [name for name in names if name.split('.')[0] in _READS_CODE]
+  if not isinstance(node, ast.Call):
+    return []
+  name = ast.unparse(node.func)
+  found = [name] if name in _RUNS_CODE or name.endswith('torch.load') else []
+  return found + [
+      f'{name}({keyword.arg})' for keyword in node.keywords
+      if keyword.arg in ('trust_remote_code', 'shell') or (
+          keyword.arg == 'allow_pickle'
+          and ast.unparse(keyword.value) != 'False')]
+
+
+@pytest.mark.parametrize('line', [
+    'import pickle', 'from joblib import load', 'eval(x)', 'torch.load(x)',
+    'np.load(x, allow_pickle=True)', 'run(x, shell=True)',
+    'AutoModel.from_pretrained(x, trust_remote_code=True)'])
+def test_what_could_run_code_is_seen(line):
+  assert any(_unsafe(node) for node in ast.walk(ast.parse(line)))

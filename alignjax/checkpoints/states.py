@@ -13,30 +13,22 @@ count, and one whose files do not match is set aside and never loaded.
 Saving is synchronous: when `save` returns, the checkpoint is complete.
 """
 
-from collections.abc import Iterator, Mapping
-import contextlib
-import errno
+from collections.abc import Mapping
 import os
-import pathlib
 import re
-import shutil
 from typing import Any, NamedTuple
 import warnings
 
 from etils import epath
 import jax
 from jax.experimental import multihost_utils
-import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 from alignjax.checkpoints import manifest
+from alignjax.checkpoints import room
 from alignjax.types import InputError
 
 _STEP = re.compile(r'step_(\d{8,})')
-
-
-class SaveError(InputError):
-  """A checkpoint could not be written; those before it are as they were."""
 
 
 class Restored(NamedTuple):
@@ -87,9 +79,9 @@ def save(
     )
   leaves = manifest.describe(state)
   meta = manifest.as_json(dict(meta or {}))
-  path, needed = root / f'step_{step:08d}', _num_bytes(state)
-  with _save_errors(path, needed):
-    _check_room(root, needed)
+  path, needed = root / f'step_{step:08d}', room.num_bytes(state)
+  with room.save_errors(path, needed):
+    room.check(root, needed)
     if _is_first_process() and path.exists():
       path.rmtree()  # An interrupted save: it has no manifest.
     _wait_for_all(f'{path} is clear')
@@ -98,53 +90,6 @@ def save(
       manifest.write(path, step, meta, leaves)
       _prune(root, step, keep)
     _wait_for_all(f'{path} is complete')
-
-
-def _num_bytes(state: Any) -> int:
-  """What the arrays take before they are compressed."""
-  return sum(
-      (jax.random.key_data(x) if jnp.issubdtype(
-          x.dtype, jax.dtypes.prng_key) else x).nbytes
-      for x in jax.tree.leaves(state))
-
-
-def _room(root: epath.Path) -> int | None:
-  """Bytes that are free where `root` is to lie; None where nobody can say."""
-  if '://' in os.fspath(root):
-    return None
-  folder = pathlib.Path(root)
-  while not folder.exists() and folder != folder.parent:
-    folder = folder.parent
-  return shutil.disk_usage(folder).free
-
-
-def _check_room(root: epath.Path, needed: int) -> None:
-  """OSError if there is clearly no room; nothing was begun then."""
-  room = _room(root)
-  if room is not None and room < needed:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-@contextlib.contextmanager
-def _save_errors(path: epath.Path, needed: int) -> Iterator[None]:
-  """Turns what goes wrong in a save into a `SaveError`, and clears it away.
-
-  What writes the arrays has no one type for a disk's errors, so that all are
-  taken for one; the first line of its own message is kept.
-  """
-  try:
-    yield
-  except Exception as error:
-    room = _room(path.parent)
-    if _is_first_process() and not (path / manifest.NAME).exists():
-      with contextlib.suppress(OSError):
-        path.rmtree()
-    why = getattr(error, 'strerror', None) or str(error).strip()[:200]
-    free = '' if room is None else f', {room:,} are free'
-    raise SaveError(
-        f'{path} was not saved: {" ".join(why.split())}; it needs about '
-        f'{needed:,} bytes{free}; checkpoints before it are intact; make room, '
-        'or mend the folder\'s permissions') from error
 
 
 def latest_step(directory: str | os.PathLike[str]) -> int | None:

@@ -20,15 +20,12 @@ import sys
 import threading
 from typing import Any
 
-import grain
 import numpy as np
 
 from alignjax import types
 from alignjax.data import collate as collation
+from alignjax.data import stream
 from alignjax.data import tokenize
-
-# Two threads stay ahead of the step without competing with it for cores.
-_READ_OPTIONS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
 
 
 def demonstration_batches(
@@ -244,23 +241,7 @@ def make_batches(
       num_epochs=num_epochs, shuffle=shuffle,
   )
   _check_at_least('start', start, 0)
-  return _Stream(source, start)
-
-
-class _Stream(Iterator):
-  """Batches from a step on; it knows which rows each is made of."""
-
-  def __init__(self, source: 'BatchSource', start: int):
-    self._source = source
-    dataset = grain.MapDataset.source(source)[start:]
-    self._batches = iter(dataset.to_iter_dataset(_READ_OPTIONS))
-
-  def __next__(self) -> Any:
-    return next(self._batches)
-
-  def rows_of(self, step: int) -> list[int]:
-    """The numbers, from 0, of the rows in the batch of a step."""
-    return self._source.rows_of(step)
+  return stream.Stream(source, start)
 
 
 class BatchSource:

@@ -19,7 +19,7 @@ import pytest
 
 from alignjax import checkpoints
 from alignjax.checkpoints import manifest
-from alignjax.checkpoints import states
+from alignjax.checkpoints import room
 from alignjax.types import InputError
 
 _P = jax.sharding.PartitionSpec
@@ -366,7 +366,7 @@ def test_a_later_format_is_refused_with_both_and_not_set_aside(
 def test_a_save_for_which_there_is_no_room_leaves_what_was_there(
     tmp_path, monkeypatch):
   checkpoints.save(tmp_path, 1, {'a': jnp.arange(4)})
-  monkeypatch.setattr(states, '_room', lambda root: 3)
+  monkeypatch.setattr(room, 'free', lambda root: 3)
   with pytest.raises(checkpoints.SaveError, match=r'16 bytes, 3 are free'):
     checkpoints.save(tmp_path, 2, {'a': jnp.arange(4)})
   monkeypatch.undo()

@@ -53,6 +53,12 @@ def error_of(function, *args, **settings) -> str:
   return str(caught.value)
 
 
+def test_a_stream_says_which_rows_a_batch_is_made_of():
+  stream = make([2, 3, 8, 4, 2, 5, 6], buckets=(4,), num_epochs=2)
+  for step, batch in enumerate(stream):
+    assert stream.rows_of(step) == ids(batch)
+
+
 @given(all_lengths, all_buckets, batch_sizes, st.integers(0, 99))
 def test_an_epoch_holds_every_row_exactly_once(
     lengths, buckets, batch_size, seed):

@@ -14,6 +14,7 @@ import pytest
 from alignjax import checkpoints
 from alignjax import objectives
 from alignjax import train
+from alignjax.checkpoints import room
 from alignjax.errors import InputError
 from alignjax.errors import Stopped
 
@@ -114,11 +115,11 @@ def test_a_signal_saves_the_step_and_the_rest_is_the_same(
 
 
 def test_a_save_that_fails_stops_or_is_told(run, tmp_path, monkeypatch):
-  room = [10**12]
-  monkeypatch.setattr(checkpoints.states, '_room', lambda root: room[0])
+  left = [10**12]
+  monkeypatch.setattr(room, 'free', lambda root: left[0])
 
   def fill(i):
-    room[0] = 1_000 if 1 <= i < 4 else 10**12
+    left[0] = 1_000 if 1 <= i < 4 else 10**12
 
   with pytest.raises(checkpoints.SaveError, match=r'needs about [\d,]+ bytes'):
     run(tmp_path / 'a', 6, act=fill, save_every=1)

@@ -85,6 +85,9 @@ def one_line_errors(interrupted: str = (
   except Stopped as stopped:
     print(stopped, file=sys.stderr)
     sys.exit(stopped.status)
+  except BrokenPipeError:  # `| head` has read enough.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(141)
   except OSError as error:
     if error.errno not in _DISK:
       raise
@@ -92,9 +95,6 @@ def one_line_errors(interrupted: str = (
           f'{error.strerror}; make room or choose another folder, and the same '
           'command with --resume goes on', file=sys.stderr)
     sys.exit(2)
-  except BrokenPipeError:  # `| head` has read enough.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(141)
   except KeyboardInterrupt:
     print(interrupted, file=sys.stderr)
     sys.exit(130)

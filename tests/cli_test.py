@@ -8,6 +8,7 @@ from typing import Literal
 import pytest
 
 from alignjax import cli
+from alignjax.errors import Stopped
 from alignjax.types import InputError
 
 
@@ -164,3 +165,15 @@ def test_reader_that_has_read_enough_is_no_traceback():
   assert program.stderr.read() == ''
   program.stderr.close()
   assert program.wait() == 141
+
+
+@pytest.mark.parametrize('error, status, said', [
+    (OSError(28, 'No space left on device', 'runs/metrics.jsonl'), 2,
+     'runs/metrics.jsonl could not be written: No space left'),
+    (Stopped('SIGTERM: stopped after step 3', 143), 143, 'after step 3')])
+def test_a_full_disk_and_a_stop_are_one_line(error, status, said, capsys):
+  with pytest.raises(SystemExit) as exit_, cli.one_line_errors():
+    raise error
+  assert exit_.value.code == status
+  lines = capsys.readouterr().err.splitlines()
+  assert len(lines) == 1 and said in lines[0]

@@ -58,6 +58,8 @@ def save_errors(path: epath.Path, needed: int) -> Iterator[None]:
   logger.setLevel(logging.CRITICAL)
   try:
     yield
+  except jax.errors.JaxRuntimeError:  # A process is gone; the watch names it.
+    raise
   except Exception as error:
     left = free(path.parent)
     if jax.process_index() == 0 and not (path / manifest.NAME).exists():

@@ -173,10 +173,10 @@ class SaveCheckpoints:
     if step == self._num_steps or (self._every and step % self._every == 0):
       self.save(step, state)
 
-  def save(self, step, state):
-    """Saves the state of a step, once."""
+  def save(self, step, state) -> bool:
+    """Saves the state of a step, once; False if that failed and was told."""
     if step == self._saved:
-      return
+      return True
     if self._before is not None:
       self._before()
     try:
@@ -185,8 +185,9 @@ class SaveCheckpoints:
       if self._tell is None:
         raise
       self._tell(f'warning: {error}')
-      return
+      return False
     self._saved = step
+    return True
 
 
 class ProfileSteps:

@@ -100,8 +100,8 @@ def run_stage(
   return loop.fit(
       step, state, batches, num_steps=stage.num_steps, start=start,
       name=stage.name, console=stage.console, hooks=(
-          watch, log, save, *others, stopping.StopOnSignal(save, stage.name),
-          stopping.DumpWhenStalled()))
+          watch, log, save, *others, stopping.DumpWhenStalled(),
+          stopping.StopOnSignal(save, stage.name)))
 
 
 def train(

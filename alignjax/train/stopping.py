@@ -35,11 +35,11 @@ class StopOnSignal:
     del metrics, tokens
     if not self._agree(step, bool(self._signal)):
       return
-    self._save.save(step, state)
+    is_saved = 'is' if self._save.save(step, state) else 'could NOT be'
     number = signal.Signals(self._signal or signal.SIGTERM)
     raise Stopped(
-        f'{number.name}: stopped after step {step}, which is saved; the same '
-        'command with --resume goes on', 128 + number)
+        f'{number.name}: stopped after step {step}, which {is_saved} saved; '
+        'the same command with --resume goes on', 128 + number)
 
   def close(self):
     """Gives the signals back."""

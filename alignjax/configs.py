@@ -34,6 +34,9 @@ class RunConfig:
   seed: int = 0          # Of the data order, the samples and new weights.
   mesh: str = 'data:-1'  # By axis: data, fsdp, sequence, tensor; -1: the rest.
   save_every: int = 0    # Steps between checkpoints; 0: four in a run.
+  # Take steps while a copy of the state is written; the copy takes the host's
+  # memory, and where that is not free each save is waited for.
+  save_in_background: bool = True
   profile: int = 0       # Steps to trace into profile/, from the third on.
   # What to do when a checkpoint cannot be written, of which the ones before it
   # take no harm: stop, or warn and go on to the next save.

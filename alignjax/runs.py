@@ -35,7 +35,7 @@ TESTBED_MARK = 'testbed.json'
 
 # Settings that may differ between a run and its continuation.
 _FREE = ('workdir', 'resume', 'mesh', 'save_every', 'compare', 'profile',
-         'on_save_error', 'max_skipped', 'replay')
+         'on_save_error', 'max_skipped', 'replay', 'save_in_background')
 
 # Files that a run writes before it trains, and can write again.
 _BEFORE_TRAINING = ('config.json', 'demonstrations.jsonl')
@@ -97,7 +97,8 @@ class Run:
         name=self.name, workdir=self.workdir, mesh=self.mesh, seed=cfg.seed,
         num_steps=cfg.num_steps, console=self.console, profile=cfg.profile,
         save_every=cfg.save_every or max(1, cfg.num_steps // 4),
-        goes_on_unsaved=cfg.on_save_error == 'continue', **{
+        goes_on_unsaved=cfg.on_save_error == 'continue',
+        saves_in_background=cfg.save_in_background, **{
             name: getattr(cfg, name)
             for name in ('skip_above', 'max_skipped', 'replay')
             if hasattr(cfg, name)}, **settings)

@@ -1,5 +1,6 @@
 """Checkpoints that are complete, verified, or not used at all."""
 
+from alignjax.checkpoints.background import BackgroundSaver
 from alignjax.checkpoints.leaves import describe_saved
 from alignjax.checkpoints.leaves import Leaves
 from alignjax.checkpoints.leaves import save_parts
@@ -9,5 +10,5 @@ from alignjax.checkpoints.states import restore
 from alignjax.checkpoints.states import Restored
 from alignjax.checkpoints.states import save
 
-__all__ = ['Leaves', 'Restored', 'SaveError', 'describe_saved', 'latest_step',
-           'restore', 'save', 'save_parts']
+__all__ = ['BackgroundSaver', 'Leaves', 'Restored', 'SaveError',
+           'describe_saved', 'latest_step', 'restore', 'save', 'save_parts']

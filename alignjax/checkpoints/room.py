@@ -16,6 +16,9 @@ import jax.numpy as jnp
 from alignjax.checkpoints import manifest
 from alignjax.types import InputError
 
+_MEMORY = pathlib.Path('/proc/meminfo')
+_CONTAINER = pathlib.Path('/sys/fs/cgroup')
+
 
 class SaveError(InputError):
   """A checkpoint could not be written; those before it are as they were."""
@@ -37,6 +40,22 @@ def free(root: epath.Path) -> int | None:
   while not folder.exists() and folder != folder.parent:
     folder = folder.parent
   return shutil.disk_usage(folder).free
+
+
+def free_memory() -> int | None:
+  """Bytes of the host's memory that are free; None where nobody can say."""
+  found = []
+  with contextlib.suppress(OSError, StopIteration):
+    line = next(line for line in _MEMORY.read_text().splitlines()
+                if line.startswith('MemAvailable:'))
+    found.append(int(line.split()[1]) * 1024)
+  with contextlib.suppress(OSError, ValueError):  # The limit may be 'max'.
+    limit = int((_CONTAINER / 'memory.max').read_text())
+    used = int((_CONTAINER / 'memory.current').read_text())
+    stat = dict(map(str.split, (_CONTAINER / 'memory.stat').read_text(
+        ).splitlines()))
+    found.append(limit - used + int(stat.get('file', 0)))  # Files' cache.
+  return min(found, default=None)
 
 
 def check(root: epath.Path, needed: int) -> None:

@@ -1,6 +1,7 @@
 """The loop: threads an immutable state through a step, and tells about it."""
 
 from collections.abc import Callable, Iterable
+import warnings
 
 import jax
 import numpy as np
@@ -158,35 +159,60 @@ class SaveCheckpoints:
       self, directory, *, every: int, num_steps: int, keep: int = 2,
       before: Callable[[], None] | None = None,
       tell: Callable[[str], None] | None = None,
+      in_background: bool = False,
   ):
     """Calls `before` ahead of each save, to write what the state implies.
 
     A save that fails ends the run, or is told to `tell` if there is one: the
-    next save is then tried in its turn.
+    next save is then tried in its turn. `in_background`, steps go on while a
+    copy of the state is written; the last save is waited for.
     """
     self._directory, self._every, self._tell = directory, every, tell
     self._num_steps, self._keep, self._before = num_steps, keep, before
-    self._saved = None
+    self._saved, self._in_background = None, in_background
+    self._saver = checkpoints.BackgroundSaver()
 
   def __call__(self, step, state, metrics, tokens):
     del metrics, tokens
-    if step == self._num_steps or (self._every and step % self._every == 0):
+    self._try(self._saver.check)
+    if step == self._num_steps:
       self.save(step, state)
+    elif self._every and step % self._every == 0:
+      self._write(self._saver.save if self._in_background else checkpoints.save,
+                  step, state)
 
   def save(self, step, state) -> bool:
     """Saves the state of a step, once; False if that failed and was told."""
-    if step == self._saved:
+    if step == self._saved and self._try(self._saver.wait):
       return True
+    return self._write(checkpoints.save, step, state)
+
+  def close(self):
+    """Waits for what is being written."""
+    if error := self._saver.close():
+      warnings.warn(str(error), stacklevel=2)
+
+  def _write(self, save, step, state) -> bool:
+    """Writes what the state implies, then the state."""
     if self._before is not None:
       self._before()
+    self._try(self._saver.wait)  # What it tells is of an earlier step.
+    if not self._try(lambda: save(
+        self._directory, step, state, keep=self._keep)):
+      return False
+    self._saved = step
+    return True
+
+  def _try(self, act: Callable[[], None]) -> bool:
+    """False if a save failed and that was told."""
     try:
-      checkpoints.save(self._directory, step, state, {}, keep=self._keep)
+      act()
     except checkpoints.SaveError as error:
       if self._tell is None:
         raise
+      self._saved = None
       self._tell(f'warning: {error}')
       return False
-    self._saved = step
     return True
 
 

@@ -43,6 +43,7 @@ class Stage:
   skip_above: float = math.inf  # Gradients longer than this are not learnt.
   max_skipped: int = 5   # Steps in a row without learning that end the run.
   goes_on_unsaved: bool = False  # Whether a save may fail.
+  saves_in_background: bool = False  # Whether steps go on meanwhile.
   replay: int = 0        # A step that an earlier run gave up at.
   console: metrics_lib.Console | None = None
 
@@ -86,7 +87,8 @@ def run_stage(
   # A step that a checkpoint holds is a step whose line is written.
   save = loop.SaveCheckpoints(
       folder, every=stage.save_every, num_steps=stage.num_steps,
-      before=log.flush, tell=stage.console.note if (
+      before=log.flush, in_background=stage.saves_in_background,
+      tell=stage.console.note if (
           stage.goes_on_unsaved and stage.console) else None)
   watch = skipped.WatchSkipped(
       stage.workdir, stage=stage.name, limit=stage.max_skipped, start=start,

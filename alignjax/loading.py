@@ -12,6 +12,7 @@ from alignjax import configs
 from alignjax import distributed
 from alignjax import hf
 from alignjax import sharding
+from alignjax.hf import files
 from alignjax.models import CausalLM
 from alignjax.models import freeze
 from alignjax.models import lora
@@ -161,7 +162,13 @@ def write_reward_mean(folder: pathlib.Path, mean: float) -> None:
 def read_reward_mean(folder: str | os.PathLike) -> float:
   """What `write_reward_mean` left in the folder; 0 if nothing."""
   path = pathlib.Path(folder) / _REWARD_MEAN
-  return json.loads(path.read_text())['mean'] if path.exists() else 0.0
+  if not path.exists():
+    return 0.0
+  mean = files.read_json(path).get('mean')
+  if type(mean) not in (int, float) or not abs(mean) < 1e9:
+    raise InputError(f'{path}: mean={mean!r:.80} is no finite number; train '
+                     'the reward model again, or write its mean reward')
+  return float(mean)
 
 
 def _is_deep(folder: str | os.PathLike) -> bool:

@@ -157,7 +157,8 @@ def _parse(data: bytes, path: str) -> Iterator[tuple[int, dict[str, Any]]]:
         raise TypeError
       for name, value in row.pop('nonfinite', {}).items():
         row[name] = float(value)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError,
+            RecursionError) as error:
       if start + len(line) == len(data) and not line.endswith(b'\n'):
         return  # Its writer was stopped, or is about to finish it.
       raise types.InputError(

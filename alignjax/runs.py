@@ -319,13 +319,15 @@ def _check_same(config: dict, path: pathlib.Path, cfg: RunConfig) -> None:
         'with it, or choose a new folder')
   try:
     before = json.loads(path.read_text())
-  except ValueError as error:
-    raise InputError(
-        f'{path} is not JSON ({error}); choose a new folder') from error
+    if not isinstance(before, dict):
+      raise ValueError(f'a {type(before).__name__}')
+  except (ValueError, RecursionError) as error:
+    raise InputError(f'{path} is no JSON object ({error}); choose a new folder'
+                     ) from error
   fields = sorted((config.keys() | before.keys()) - {'experiment', *_FREE})
   for field in ('experiment', *fields):
     if config.get(field) != before.get(field):
       raise InputError(
           f'workdir={cfg.workdir} holds a run with {field}='
-          f'{before.get(field)!r}, not {config.get(field)!r}; repeat its '
+          f'{before.get(field)!r:.80}, not {config.get(field)!r}; repeat its '
           'settings to resume, or choose a new folder')

@@ -1,6 +1,5 @@
 """Reads what a record says of its responses: labels, ranks, scores, steps."""
 
-import math
 from typing import Any, NamedTuple
 
 from alignjax import types
@@ -15,6 +14,7 @@ BadRecord = rules.BadRecord
 Unusable = rules.Unusable
 
 _LABELS = {'true': True, 'false': False}
+_MAX_SCORE = 1e30  # What a float32 holds, and more than anyone gives.
 _STEP_END = '\n'  # Stands between the steps of a response, as in TRL.
 
 
@@ -233,7 +233,7 @@ def _to_label(
 
 def _to_score(score: Any, field: str, where: str) -> float:
   if isinstance(score, bool) or not isinstance(score, (int, float)) or (
-      not math.isfinite(score)):
+      not abs(score) < _MAX_SCORE):
     raise BadRecord(
         'bad score',
         f"{where}: field '{field}' is {records.show(score)}; it must be a"

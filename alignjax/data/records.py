@@ -20,6 +20,7 @@ import sys
 from typing import Any, BinaryIO
 import zlib
 
+from alignjax import errors
 from alignjax import types
 from alignjax.data import elements
 from alignjax.data import rules
@@ -170,9 +171,7 @@ def show_names(record: Record) -> str:
 def _shorten(text: str) -> str:
   """The text's start, with nothing that ends a line or is no character."""
   cut = text if len(text) <= _SHOWN else text[:_SHOWN] + '...'
-  return ''.join(
-      c if c.isprintable() else c.encode('unicode_escape').decode()
-      for c in cut)
+  return errors.printable(cut.replace('\n', '\\n'))
 
 
 def _open(path: pathlib.Path) -> BinaryIO:

@@ -98,7 +98,8 @@ def read_instructions(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     names = _field(record, 'instruction_id_list', list, where)
     settings = _field(record, 'kwargs', list, where)
     known = {*instructions.CHECKS, *instructions.UNCHECKED}
-    unknown = [name for name in names if name not in known]
+    unknown = [name for name in names
+               if not isinstance(name, str) or name not in known]
     if unknown or len(names) != len(settings) or not names:
       raise types.InputError(
           f'{where}: {len(names)} instructions with {len(settings)} kwargs, of '

@@ -17,11 +17,11 @@ import json
 import os
 from typing import Any
 
-import numpy as np
-
 from alignjax import types
 from alignjax.data import chat
 from alignjax.data import records
+
+_MAX_RANK = 1e9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +167,7 @@ def _ranks(value: Any, item: Item, field: str, where: str) -> tuple[float, ...]:
   """A rank for each response."""
   is_number = lambda x: isinstance(x, (int, float)) and not isinstance(x, bool)
   if not isinstance(value, (list, tuple)) or not all(
-      is_number(x) and np.isfinite(x) for x in value) or len(value) != len(
+      is_number(x) and abs(x) < _MAX_RANK for x in value) or len(value) != len(
           item.responses) or len(value) < 2:
     raise types.InputError(
         f"{where}: field '{field}' is {records.show(value)}; it must be a rank "

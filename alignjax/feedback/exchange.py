@@ -63,7 +63,7 @@ def import_answers(
   except OSError as error:
     raise types.InputError(f'{path}: {error.strerror}; give an export') from (
         error)
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     raise types.InputError(f'{path}: not JSON ({error}); export it as JSON '
                            'again') from error
   if not isinstance(tasks, list) or not all(isinstance(t, dict) for t in tasks):
@@ -75,7 +75,10 @@ def import_answers(
     where = f'{path}:{number}'
     try:
       item, found = read(task, where)
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+    except types.InputError:
+      raise
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError,
+            RecursionError, StopIteration) as error:
       raise types.InputError(
           f'{where}: this is no record of {tool} with prompt and responses '
           f'({type(error).__name__}: {error}); see docs/annotation.md') from (

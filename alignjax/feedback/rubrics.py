@@ -71,7 +71,7 @@ def read_rubric(path: str | os.PathLike[str]) -> Rubric:
   except UnicodeDecodeError as error:
     raise types.InputError(
         f'{path}: not UTF-8 at byte {error.start}; save it as UTF-8') from error
-  except tomllib.TOMLDecodeError as error:
+  except (tomllib.TOMLDecodeError, RecursionError) as error:
     raise types.InputError(f'{path}: not TOML: {error}; correct it') from error
   _check_keys(found, {'name', 'task', 'instructions', 'criteria'}, path, '')
   task = _text(found, 'task', path)

@@ -13,6 +13,7 @@ from alignjax.types import InputError
 FAMILIES = families.FAMILIES
 
 # What the file may call an activation, and what it is here.
+_MOST_LAYERS = 10_000  # Each is made and named: a slip would take all memory.
 _ACTIVATIONS = {
     'silu': 'silu', 'swish': 'silu', 'gelu': 'gelu', 'gelu_new': 'gelu_tanh',
     'gelu_pytorch_tanh': 'gelu_tanh', 'gelu_fast': 'gelu_tanh',
@@ -46,6 +47,10 @@ def read_config(folder: str | os.PathLike) -> ModelConfig:
       *(() if family.name == 'gpt2' else ('intermediate_size',)))], family)
   hidden = fields.count(name('hidden_size'))
   heads = fields.count(name('num_attention_heads'))
+  layers = fields.count(name('num_hidden_layers'))
+  if layers > _MOST_LAYERS:
+    raise fields.bad(name('num_hidden_layers'), f'is more than {_MOST_LAYERS}; '
+                     'correct it')
   kv_heads = heads
   if family.is_grouped:
     kv_heads = fields.optional_count('num_key_value_heads') or heads
@@ -69,7 +74,7 @@ def read_config(folder: str | os.PathLike) -> ModelConfig:
       vocab_size=fields.count('vocab_size'),
       hidden_size=hidden,
       intermediate_size=inner,
-      num_layers=fields.count(name('num_hidden_layers')),
+      num_layers=layers,
       num_heads=heads,
       num_kv_heads=kv_heads,
       head_dim=head_dim,
@@ -137,7 +142,7 @@ def config_to_hf(
 def _family(values: dict, path: pathlib.Path) -> Family:
   """The model type, or an InputError with those there are."""
   name = values.get('model_type')
-  if name in FAMILIES:
+  if isinstance(name, str) and name in FAMILIES:
     return FAMILIES[name]
   advice = f"use a model of one of the types {', '.join(FAMILIES)}"
   if isinstance(values.get('text_config'), dict):
@@ -145,17 +150,16 @@ def _family(values: dict, path: pathlib.Path) -> Family:
     advice = (f'it also sees images, and its text part ({inner}) would be '
               'saved without the rest; give a text-only model')
   raise InputError(
-      f'{path}: model_type={name!r} is not supported; {advice}')
+      f'{path}: model_type={name!r:.80} is not supported; {advice}')
 
 
 def _check_supported(fields: Fields, family: Family) -> None:
   """Refuses every field that would change what the model computes."""
   known = (family.causal, family.classifier)
-  for architecture in fields.get('architectures') or []:
-    if architecture not in known:
-      raise InputError(
-          f'{fields.path}: architectures={architecture!r} is not supported; '
-          f'use {" or ".join(known)}')
+  names = fields.get('architectures') or []
+  if not isinstance(names, list) or any(name not in known for name in names):
+    raise fields.bad('architectures', 'is not supported; use a list of '
+                     f'{" or ".join(known)}')
   if fields.get('quantization_config'):
     raise InputError(
         f'{fields.path}: quantization_config is set; use the float32, bfloat16 '
@@ -181,7 +185,7 @@ def _activation(fields: Fields, family: Family) -> str:
     name = fields.get('hidden_act')
   name = usual if name is None or (
       name == 'gelu' and family.name.startswith('gemma')) else name
-  if _ACTIVATIONS.get(name) != _ACTIVATIONS[usual]:
+  if not isinstance(name, str) or _ACTIVATIONS.get(name) != _ACTIVATIONS[usual]:
     raise fields.bad(field, f'is not supported; a {family.name} model has '
                      f'{usual!r}')
   return _ACTIVATIONS[name]

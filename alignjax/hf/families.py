@@ -187,7 +187,7 @@ def _read_gemma3(fields: Fields, head_dim: int) -> dict[str, Any]:
   period = fields.count('sliding_window_pattern')
   kinds = Attention(full), Attention(local, fields.count('sliding_window'))
   return _read_gemma(fields, head_dim) | _caps(fields) | _patterned(
-      kinds, _layer_types(fields, lambda i: (i + 1) % period)) | {
+      kinds, _layer_types(fields, lambda i: (i + 1) % period != 0)) | {
           # A softcap of scores is written, and no one computes it.
           'qk_norm': 'head', 'attention_softcap': None}
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-import math
 import pathlib
 from typing import Any
 
 from alignjax.types import InputError
+
+_HUGE = 1e300  # No number of a model is; an integer may be beyond any float.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Fields:
     """A positive number."""
     value = self.get(name)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or (
-        not 0 < value < math.inf):
+        not 0 < value < _HUGE):
       raise self.bad(name, 'must be a positive number; correct it')
     return float(value)
 
@@ -53,8 +54,10 @@ class Fields:
   def count(self, name: str) -> int:
     """A positive whole number."""
     value = self.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-      raise self.bad(name, 'must be a positive whole number; correct it')
+    if not isinstance(value, int) or isinstance(value, bool) or (
+        not 1 <= value < 2**31):
+      raise self.bad(name, 'must be a positive whole number below 2^31; '
+                     'correct it')
     return value
 
   def optional_count(self, name: str) -> int | None:
@@ -65,7 +68,7 @@ class Fields:
     """A list of so many numbers."""
     value = self.get(name)
     if not isinstance(value, list) or len(value) != length or not all(
-        isinstance(x, (int, float)) and x > 0 for x in value):
+        isinstance(x, (int, float)) and 0 < x < _HUGE for x in value):
       raise self.bad(name, f'must be a list of {length} positive numbers')
     return tuple(map(float, value))
 

@@ -47,6 +47,10 @@ def parse_json(text: str, where: str) -> dict:
     raise InputError(
         f'{where}:{error.lineno}:{error.colno} is not JSON ({error.msg}); '
         'copy the file again') from error
+  except (ValueError, RecursionError) as error:  # Of 4,300 digits, say.
+    raise InputError(
+        f'{where} is not JSON that can be read ({error}); copy the file again'
+    ) from error
   if not isinstance(value, dict):
     raise InputError(
         f'{where} holds a JSON {type(value).__name__}; it must be an object')
@@ -56,6 +60,16 @@ def parse_json(text: str, where: str) -> dict:
 def read_json(path: pathlib.Path) -> dict:
   """The JSON object in a file, or an InputError naming it."""
   return parse_json(read_text(path), str(path))
+
+
+def check_name(name: object, where: str) -> None:
+  """Raises InputError unless a file's name stays in the folder it is in."""
+  if not isinstance(name, str) or not name or '\0' in name or (
+      pathlib.PurePath(name).name != name or name == '..' or len(name.encode(
+          'utf-8', 'replace')) > 255):
+    raise InputError(
+        f'{where} names {name!r:.80}, which is no file of its folder; a model '
+        'is one folder: copy it from where it was published')
 
 
 def to_json(value: dict) -> str:

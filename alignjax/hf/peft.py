@@ -174,7 +174,7 @@ def _read_tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
   try:
     return dict(safetensors.numpy.load_file(path))
   except safetensors.SafetensorError as error:
-    raise InputError(f'{path} is cut or corrupt ({error}); copy it again'
+    raise InputError(f'{path} is cut or corrupt ({error!s:.200}); copy it again'
                      ) from error
 
 
@@ -191,10 +191,11 @@ def _lora(fields: Fields, rank: int, targets: tuple[str, ...]) -> Lora:
 def _of_module(fields: Fields, pattern: str, slot: layout.Slot, usual: str):
   """A module's own rank or alpha, or the one that all others have."""
   name = slot.name.removesuffix('.weight')
-  for end, value in (fields.get(pattern) or {}).items():
+  own = fields.inside(pattern)
+  for end in own.values:
     if name == end or name.endswith(f'.{end}'):
-      return value
-  return fields.get(usual)
+      return own.number(end)
+  return fields.number(usual)
 
 
 def _to_file(

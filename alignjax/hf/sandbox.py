@@ -142,6 +142,12 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
     return attr not in _NO_METHODS and (
         super().is_safe_attribute(obj, attr, value))
 
+  def unsafe_undefined(self, obj: Any, attribute: str) -> jinja2.Undefined:
+    # Jinja's own would be written out as nothing, and nobody would hear of it.
+    raise jinja2.sandbox.SecurityError(
+        f'access to attribute {attribute!r} of a {type(obj).__name__} '
+        'is unsafe')
+
   def is_safe_callable(self, obj: Any) -> bool:
     return getattr(obj, '__name__', None) not in _NO_METHODS and (
         super().is_safe_callable(obj))

@@ -49,14 +49,16 @@ def open_all(folder: pathlib.Path, stack: contextlib.ExitStack) -> dict:
   if not isinstance(weight_map, dict):
     raise InputError(f'{folder / INDEX} has no weight_map object; copy it '
                      'from the model it belongs to')
+  for shard in weight_map.values():
+    files.check_name(shard, str(folder / INDEX))
   shards = {name: _open(folder / name, stack)
             for name in sorted(set(weight_map.values()))}
   held = {name: set(file.keys()) for name, file in shards.items()}
   for name, shard in weight_map.items():
     if name not in held[shard]:
       raise InputError(
-          f'{folder / shard} does not hold {name}, which {INDEX} says is '
-          'there; copy both from one version of the model')
+          f'{folder / shard} does not hold {name!r:.120}, which {INDEX} says '
+          'is there; copy both from one version of the model')
   return {name: (shards[shard], folder / shard)
           for name, shard in weight_map.items()}
 
@@ -79,8 +81,8 @@ def _open(path: pathlib.Path, stack: contextlib.ExitStack):
     return stack.enter_context(safetensors.safe_open(path, 'numpy'))
   except safetensors.SafetensorError as error:
     raise InputError(
-        f'{path} of {path.stat().st_size} bytes is cut or corrupt ({error}); '
-        'copy it again') from error
+        f'{path} of {path.stat().st_size} bytes is cut or corrupt '
+        f'({error!s:.200}); copy it again') from error
 
 
 def read_tensor(slot: layout.Slot, file, path: pathlib.Path) -> np.ndarray:

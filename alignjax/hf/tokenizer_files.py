@@ -62,12 +62,26 @@ def read_folder(folder: pathlib.Path) -> Facts:
   return resolve(files, ids, where=str(folder))
 
 
+def _check_paths(config: Mapping, where: str) -> None:
+  """Refuses a path that climbs out of the folder, though none is followed.
+
+  An absolute one is what transformers leaves of the machine that saved it.
+  """
+  for name, value in config.items():
+    if isinstance(value, str) and name.endswith('_file') and (
+        '..' in pathlib.PurePath(value).parts):
+      raise InputError(
+          f'{where}: {name}={value!r:.80} leaves the folder; a tokenizer is '
+          'one folder: copy it from where it was published')
+
+
 def read_config(files: Mapping[str, str | bytes], where: str) -> dict:
   """`tokenizer_config.json`, over what only the older file has."""
   config = {}
   for name in CONFIGS:
     if name in files:
       config |= hf_files.parse_json(files[name], f'{where}/{name}')
+      _check_paths(config, f'{where}/{name}')
   return config
 
 
@@ -102,7 +116,7 @@ def resolve(
   return Facts(
       vocab_size=size, bos_id=bos, eos_id=eos, pad_id=pad,
       chat_template=_chat_template(files, config, config_path),
-      add_bos=_adds_bos(engine, bos),
+      add_bos=_adds_bos(engine, bos, where),
       files=tuple((name, files[name]) for name in FILES if name in files))
 
 
@@ -130,11 +144,14 @@ def _special_id(
   if isinstance(token, dict):
     token = token.get('content')
   if token is not None:
-    token_id = engine.token_to_id(token) if isinstance(token, str) else None
+    try:
+      token_id = engine.token_to_id(token)
+    except (TypeError, UnicodeEncodeError):  # No text, or half a character.
+      token_id = None
     if token_id is None:
       raise InputError(
-          f'{where}: {field}={token!r} is not a token of tokenizer.json; add '
-          'it there or name one that is')
+          f'{where}: {field}={token!r:.80} is not a token of tokenizer.json; '
+          'add it there or name one that is')
     return token_id
   if field in config and name == 'bos':
     return None  # Null says that there is none, whatever config.json says.
@@ -154,7 +171,8 @@ def _chat_template(files: dict, config: dict, where: str) -> str | None:
   """The Jinja source: its own file, else the configuration's default one."""
   source = files.get('chat_template.jinja', config.get('chat_template'))
   if isinstance(source, list):
-    named = {entry.get('name'): entry.get('template') for entry in source}
+    named = {str(entry.get('name')): entry.get('template') for entry in source
+             if isinstance(entry, dict)}
     source = named.get('default')
     if source is None:
       raise InputError(
@@ -165,14 +183,19 @@ def _chat_template(files: dict, config: dict, where: str) -> str | None:
   return source
 
 
-def _adds_bos(engine: tokenizers.Tokenizer, bos: int | None) -> bool:
+def _adds_bos(
+    engine: tokenizers.Tokenizer, bos: int | None, where: str) -> bool:
   """Whether the tokenizer itself puts BOS before a plain text.
 
   Its post-processor decides, as in transformers 5: `add_bos_token` in
   tokenizer_config.json has no say beside a tokenizer.json, but writes the
   post-processor of one that is made from sentencepiece.
   """
-  return bos is not None and engine.encode('a').ids[:1] == [bos]
+  try:
+    return bos is not None and engine.encode('a').ids[:1] == [bos]
+  except Exception as error:  # Such as a text's unknown token, unnamed.
+    raise InputError(f'{where}: tokenizer.json cannot tokenize "a" ({error}); '
+                     'write it again with tokenizers.Tokenizer.save') from error
 
 
 def with_bos(tokenizer_json: str, bos_token: str | None) -> str:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 import json
 import pathlib
 import shutil
+import zipfile
+import zlib
 
 import jax
 import numpy as np
@@ -144,20 +146,40 @@ def replay(
                    for p in workdir.glob('skipped_step_*'))
     raise InputError(f'replay={step}: {workdir} gave up at no such step; '
                      f'it has {steps or "none"}')
-  batch = next(make_batches(step - 1))
-  with np.load(folder / 'batch.npz', allow_pickle=False) as saved:
-    leaves = _by_path(batch)
-    if set(leaves) != set(saved.files):
-      raise InputError(f'replay={step}: {folder}/batch.npz holds '
-                       f'{sorted(saved.files)}, not {sorted(leaves)}; use the '
-                       'command that wrote it')
-    batch = jax.tree.unflatten(
-        jax.tree.structure(batch), [saved[name] for name in leaves])
+  batch = read_batch(folder / 'batch.npz', next(make_batches(step - 1)),
+                     f'replay={step}')
   state = checkpoints.restore(folder / 'checkpoints', like).state
   _, metrics = train_step(state, sharding.put(batch, rows))
   raise Stopped(f'replayed step {step}: ' + json.dumps({
       name: round(value, 6) for name, value in
       metrics_lib.to_floats(metrics).items()}))
+
+
+def read_batch(path: pathlib.Path, like, what: str):
+  """The batch of a file, which must have the leaves that `like` has.
+
+  Raises:
+    InputError: they differ, or the file is damaged; it begins with `what`.
+  """
+  leaves = _by_path(like)
+  try:
+    saved = np.load(path, allow_pickle=False)
+    if not isinstance(saved, np.lib.npyio.NpzFile):
+      raise ValueError('it holds no names')
+    with saved:
+      found = {name: saved[name] for name in saved.files}
+  except (OSError, ValueError, EOFError, KeyError, NotImplementedError,
+          zipfile.BadZipFile, zlib.error) as error:
+    raise InputError(
+        f'{what}: {path} is cut or corrupt ({" ".join(str(error).split())}); '
+        'copy it again') from error
+  shapes = lambda tree: {
+      name: f'{leaf.dtype}{list(leaf.shape)}' for name, leaf in tree.items()}
+  if shapes(found) != shapes(leaves):
+    raise InputError(f'{what}: {path} holds {shapes(found)}, not '
+                     f'{shapes(leaves)}; use the command that wrote it')
+  return jax.tree.unflatten(
+      jax.tree.structure(like), [found[name] for name in leaves])
 
 
 def _by_path(tree) -> dict[str, np.ndarray]:

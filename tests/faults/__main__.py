@@ -1,6 +1,7 @@
 """Breaks runs and what they read on purpose, and counts what came of it.
 
   python -m tests.faults --kills 50 --terms 5 --corruptions 200 --full-disks 20
+    --mutations 1000
 
 Kills: SFT, DPO and PPO runs of the testbed get SIGKILL in a step, a rollout, a
 save or the comparison at their end, and are resumed; metrics, model and figures
@@ -9,7 +10,9 @@ SIGTERM, which must leave a checkpoint of the very step. Corruptions: a
 checkpoint's file has a bit flipped, is cut, zeroed in part, deleted, or changes
 places with another; the restore must name it and take the step before. Full
 disks: a save in a folder with too little room (a mounted tmpfs; root only) must
-leave the step before, and succeed once there is room.
+leave the step before, and succeed once there is room. Mutations: a
+file of every kind that is read has something wrong in it; who reads it must
+refuse it in one line or read it whole, within 5 seconds.
 """
 
 import dataclasses
@@ -22,6 +25,7 @@ import tempfile
 from alignjax import cli
 from tests.faults import damage
 from tests.faults import disks
+from tests.faults import mutations
 from tests.faults import runs as runs_lib
 
 
@@ -33,6 +37,7 @@ class Config:
   terms: int = 0        # SIGTERMs, likewise.
   corruptions: int = 0  # Files of a checkpoint that are damaged.
   full_disks: int = 0   # Saves without room.
+  mutations: int = 0    # Files with something wrong, over all parsers.
   seed: int = 0         # Of the moments and of the damage.
   json: str = ''        # File for the result.
 
@@ -54,11 +59,14 @@ def main(cfg: Config) -> None:
         root / 'bits', cfg.corruptions, draw)
     result['full_disks'] = disks.fill_disks(
         root / 'disk', cfg.full_disks, draw)
+    result['mutations'] = mutations.run(
+        root / 'mutants', cfg.mutations, cfg.seed)
   print(json.dumps(result, indent=1))
   if cfg.json:
     pathlib.Path(cfg.json).write_text(json.dumps(result, indent=1) + '\n')
-  if any(value != counts['tried'] for counts in result.values()
-         for name, value in counts.items() if name in _ALL):
+  if any(counts.get(name, counts['tried']) != counts['tried']
+         for counts in result.values() for name in _ALL) or any(
+             result['mutations'][name] for name in mutations.BAD):
     sys.exit(1)
 
 

@@ -7,6 +7,7 @@ import pytest
 from alignjax.errors import InputError
 from tests.faults import damage
 from tests.faults import disks
+from tests.faults import mutations
 from tests.faults import runs as runs_lib
 
 
@@ -34,3 +35,9 @@ def test_killed_and_terminated_runs_end_as_if_nothing_had_happened(tmp_path):
   counts = runs_lib.terminate(runs, 3, random.Random(0))
   assert (counts['identical'], counts['lost_none']) == (3, 3)
   assert counts['seconds'] < 60  # About one, alone on two cores.
+
+
+def test_nothing_that_is_wrong_in_a_file_passes_or_breaks_its_reader(tmp_path):
+  counts = mutations.run(tmp_path, 300, seed=0)
+  assert counts['refused'] + counts['read'] == 300
+  assert min(counts['refused'], counts['read']) > 50  # Or it shows little.

@@ -84,6 +84,8 @@ def test_scaling_is_found_where_each_version_writes_it(
 @pytest.mark.parametrize('model_type,fields,which', [
     ('gemma2', {}, [1, 0, 1, 0]),
     ('gemma3_text', {'sliding_window_pattern': 2}, [1, 0, 1, 0]),
+    ('gemma3_text', {'sliding_window_pattern': 3}, [1, 1, 0, 1]),
+    ('gemma3_text', {}, [1, 1, 1, 1]),  # Every sixth of 62 does not slide.
     ('gemma3_text', {'layer_types': ['full_attention'] * 3 + [
         'sliding_attention']}, [0, 0, 0, 1]),
     ('qwen2', {'use_sliding_window': True, 'max_window_layers': 3},
@@ -123,8 +125,8 @@ def test_reward_model_says_so_to_transformers():
      ("model_type='gemma3' is not supported; it also sees images, and its text "
       'part (gemma3_text) would be saved without the rest')),
     ({'architectures': ['LlamaForTokenClassification']},
-     ("architectures='LlamaForTokenClassification' is not supported; use "
-      'LlamaForCausalLM or LlamaForSequenceClassification')),
+     ("architectures=['LlamaForTokenClassification'] is not supported; use "
+      'a list of LlamaForCausalLM or LlamaForSequenceClassification')),
     ({'hidden_act': 'relu'}, ("hidden_act='relu' is not supported; a llama "
       "model has 'silu'")),
     ({'attention_bias': 'yes'}, "attention_bias='yes' must be true or false"),

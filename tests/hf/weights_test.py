@@ -425,7 +425,7 @@ def test_index_that_points_at_the_wrong_shard_is_refused(tmp_path):
   last = 'model.layers.1.mlp.down_proj.weight'
   index['weight_map'][last] = first
   path.write_text(json.dumps(index))
-  assert f'{first} does not hold {last}, which' in read_error(out)
+  assert f'{first} does not hold {last!r}, which' in read_error(out)
   path.write_text('{}')
   assert 'has no weight_map object' in read_error(out)
 

@@ -180,7 +180,7 @@ def _mend(path: str) -> None:
       try:
         json.loads(tail)
         file.write(b'\n')
-      except ValueError:
+      except (ValueError, RecursionError):
         file.truncate(len(data) - len(tail))
 
 

@@ -81,8 +81,8 @@ def import_answers(
             RecursionError, StopIteration) as error:
       raise types.InputError(
           f'{where}: this is no record of {tool} with prompt and responses '
-          f'({type(error).__name__}: {error}); see docs/annotation.md') from (
-              error)
+          f'({type(error).__name__}: {error!s:.80}); see docs/annotation.md'
+          ) from error
     items.append(item)
     answers += [answers_lib.parse_answer(answer, {item.id: item}, where)
                 for answer in found]

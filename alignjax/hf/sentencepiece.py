@@ -68,7 +68,8 @@ def read_model(content: bytes, where: str) -> Model:
     fields = _fields(content)
     trainer, normalizer = (_fields(fields.get(i, [b''])[-1]) for i in (2, 3))
     pieces = [_piece(_fields(piece)) for piece in fields[1]]
-  except (IndexError, KeyError, TypeError, ValueError, struct.error):
+  except (AttributeError, IndexError, KeyError, TypeError, ValueError,
+          struct.error):
     raise InputError(
         f'{where} is not a sentencepiece model (the tokenizer.model of Llama 3 '
         'is not one either); copy it again, or take the tokenizer.json of the '

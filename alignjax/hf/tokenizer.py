@@ -11,7 +11,8 @@ training depends on:
     such as `</s>`, is spelled with ordinary tokens: data cannot end a turn.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+import contextlib
 import dataclasses
 import functools
 import os
@@ -99,13 +100,9 @@ class Tokenizer:
 
   def encode(self, text: str) -> list[int]:
     """The ids of `text` as text: no special token is added or recognised."""
-    try:
-      engine = engines.literal_engine(self._json)
-      ids = engine.encode(text, add_special_tokens=False).ids
-    except TypeError:
-      raise InputError(
-          f'cannot tokenize {text!r:.80}: text must be a str of valid Unicode; '
-          'drop bytes and lone surrogates') from None
+    with _naming(text):
+      ids = engines.literal_engine(self._json).encode(
+          text, add_special_tokens=False).ids
     return [i for i in ids if i not in self._control_ids]
 
   def decode(self, ids: Sequence[int]) -> str:
@@ -281,8 +278,23 @@ class Tokenizer:
 
   def _encode_chat(self, text: str, first: int | None) -> engines.Encoded:
     """A rendered chat; `first` is the first stand-in, of `engines.hide`."""
-    return engines.encode_chat(
-        self._json, text, self._specials, self._control_ids, first)
+    with _naming(text):
+      return engines.encode_chat(
+          self._json, text, self._specials, self._control_ids, first)
+
+
+@contextlib.contextmanager
+def _naming(text: str) -> Iterator[None]:
+  """Turns what an engine says of a text into one line."""
+  try:
+    yield
+  except TypeError:
+    raise InputError(
+        f'cannot tokenize {text!r:.80}: text must be a str of valid Unicode; '
+        'drop bytes and lone surrogates') from None
+  except Exception as error:  # Such as a word that there is no token for.
+    raise InputError(f'cannot tokenize {text!r:.80} ({error!s:.200}); write '
+                     'tokenizer.json again') from error
 
 
 def load_tokenizer(folder: str | os.PathLike) -> Tokenizer:

@@ -126,8 +126,8 @@ def _parse(tokenizer_json: str, where: str) -> tokenizers.Tokenizer:
     return engines.engine(tokenizer_json)
   except Exception as error:  # The library raises nothing narrower.
     raise InputError(
-        f'{where}: tokenizer.json cannot be read ({error}); write it again '
-        'with tokenizers.Tokenizer.save') from error
+        f'{where}: tokenizer.json cannot be read ({error!s:.200}); '
+        'write it again with tokenizers.Tokenizer.save') from error
 
 
 def _special_id(
@@ -194,8 +194,9 @@ def _adds_bos(
   try:
     return bos is not None and engine.encode('a').ids[:1] == [bos]
   except Exception as error:  # Such as a text's unknown token, unnamed.
-    raise InputError(f'{where}: tokenizer.json cannot tokenize "a" ({error}); '
-                     'write it again with tokenizers.Tokenizer.save') from error
+    raise InputError(f'{where}: tokenizer.json cannot tokenize "a" '
+                     f'({error!s:.200}); write it again with '
+                     'tokenizers.Tokenizer.save') from error
 
 
 def with_bos(tokenizer_json: str, bos_token: str | None) -> str:

@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator
 import json
 import pathlib
 import shutil
-import zipfile
-import zlib
 
 import jax
 import numpy as np
@@ -168,11 +166,9 @@ def read_batch(path: pathlib.Path, like, what: str):
       raise ValueError('it holds no names')
     with saved:
       found = {name: saved[name] for name in saved.files}
-  except (OSError, ValueError, EOFError, KeyError, NotImplementedError,
-          zipfile.BadZipFile, zlib.error) as error:
-    raise InputError(
-        f'{what}: {path} is cut or corrupt ({" ".join(str(error).split())}); '
-        'copy it again') from error
+  except Exception as error:  # A damaged header is parsed as Python would be.
+    raise InputError(f'{what}: {path} is cut or corrupt ({error!s:.200}); '
+                     'copy it again') from error
   shapes = lambda tree: {
       name: f'{leaf.dtype}{list(leaf.shape)}' for name, leaf in tree.items()}
   if shapes(found) != shapes(leaves):

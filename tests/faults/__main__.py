@@ -27,6 +27,7 @@ from tests.faults import damage
 from tests.faults import disks
 from tests.faults import mutations
 from tests.faults import runs as runs_lib
+from tests.faults import soak
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,12 +39,14 @@ class Config:
   corruptions: int = 0  # Files of a checkpoint that are damaged.
   full_disks: int = 0   # Saves without room.
   mutations: int = 0    # Files with something wrong, over all parsers.
+  soak: int = 0         # Steps of one long run of SFT.
   seed: int = 0         # Of the moments and of the damage.
   json: str = ''        # File for the result.
 
 
 # What must be as many as were tried.
-_ALL = ('identical', 'detected', 'recovered', 'intact', 'went_on', 'lost_none')
+_ALL = ('identical', 'detected', 'recovered', 'intact', 'went_on', 'lost_none',
+        'flat')
 
 
 def main(cfg: Config) -> None:
@@ -55,6 +58,7 @@ def main(cfg: Config) -> None:
       runs = runs_lib.Runs(root)
       result['kills'] = runs_lib.kill(runs, cfg.kills, draw)
       result['terms'] = runs_lib.terminate(runs, cfg.terms, draw)
+    result['soak'] = soak.run(cfg.soak)
     result['corruptions'] = damage.corrupt(
         root / 'bits', cfg.corruptions, draw)
     result['full_disks'] = disks.fill_disks(

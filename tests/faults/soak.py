@@ -33,9 +33,10 @@ class Compilations(logging.Handler):
     super().__init__(logging.DEBUG)
     self.counts = collections.Counter()
     jax.config.update('jax_log_compiles', True)
-    logger = logging.getLogger('jax._src.dispatch')
-    logger.addHandler(self)
-    logger.propagate = False
+    for name in ('dispatch', 'interpreters.pxla', 'compiler'):
+      logger = logging.getLogger(f'jax._src.{name}')
+      logger.addHandler(self)
+      logger.propagate = False
 
   def emit(self, record):
     if found := _COMPILED.search(record.getMessage()):
@@ -111,6 +112,7 @@ def main(out: pathlib.Path, experiment: str, num_steps: int) -> None:
   def watched(*args, **kwargs):
     if kwargs['num_steps'] != num_steps:  # The base model's, before it.
       return fit(*args, **kwargs)
+    compilations.counts.clear()
     watch = Watch(num_steps, compilations)
     kwargs['hooks'] = (*kwargs['hooks'], watch)
     state = fit(*args, **kwargs)

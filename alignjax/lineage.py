@@ -86,7 +86,7 @@ def verify(root: pathlib.Path, path: pathlib.Path) -> dict:
   Raises:
     InputError: an artifact is missing or has changed, by name.
   """
-  manifest = json.loads(path.read_text())
+  manifest = _read(path)
   for name, artifact in manifest['artifacts'].items():
     found = digest(root / artifact['path'])
     if found != artifact['sha256']:
@@ -94,4 +94,21 @@ def verify(root: pathlib.Path, path: pathlib.Path) -> dict:
           f'{root / artifact["path"]} is not the {name} that {path} speaks of '
           f'(SHA-256 {found[:12]}…, not {artifact["sha256"][:12]}…); restore '
           'it, or remove the folder of that step and run it again')
+  return manifest
+
+
+def _read(path: pathlib.Path) -> dict:
+  """A manifest whose artifacts are paths within the run, with their digests."""
+  try:
+    manifest = json.loads(path.read_text())
+    for artifact in manifest['artifacts'].values():
+      place = pathlib.PurePath(artifact['path'])
+      if place.is_absolute() or '..' in place.parts:
+        raise ValueError(f'{str(place)!r:.80} is not in the run')
+      bytes.fromhex(artifact['sha256'])
+  except (ValueError, KeyError, TypeError, AttributeError,
+          RecursionError) as error:
+    raise InputError(
+        f'{path} is no manifest of a step ({error!s:.120}); remove the folder '
+        'of that step and run it again') from error
   return manifest

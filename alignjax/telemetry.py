@@ -9,7 +9,7 @@ compared with. A run that goes on reads its file first, and so sees what the
 uninterrupted one would have seen.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import json
 import pathlib
 from typing import Literal, NamedTuple
@@ -89,15 +89,21 @@ class Watch:
     self.step, self.alarms, self.fresh = 0, [], []
     self._first, self._waiting, self._streak = [], [], {}
     self._scales = []  # (mean, deviation) of each reward model, at first.
-    lines = [] if not path.exists() else [
-        json.loads(line) for line in path.read_text().splitlines()]
-    kept = [line for line in lines if line['step'] <= start]
+    self._path, kept = path, []
+    for number, line in _lines(path):
+      if line['step'] > start:
+        break
+      try:
+        self._take(line)
+      except (KeyError, TypeError, ValueError, AttributeError,
+              OverflowError) as error:
+        raise InputError(f'{path}:{number}: no line of telemetry ({error!r:.80}'
+                         '); mend it, or delete the file') from error
+      kept.append(json.dumps(line) + '\n')
     if distributed.is_first():
-      path.write_text('')
-    self._path = path
-    for line in kept:
-      self._take(line)
-      self._write(line)
+      draft = path.with_name(path.name + '.tmp')
+      draft.write_text(''.join(kept))
+      draft.replace(path)
     self.step, self.fresh = start, []
 
   @classmethod
@@ -107,7 +113,7 @@ class Watch:
     return cls(
         run.workdir / 'telemetry.jsonl', tokenizer.decode,
         eos_id=tokenizer.eos_id, kl_budget=kl_budget, others=others,
-        start=checkpoints.latest_step(run.workdir / 'checkpoints') or 0,
+        start=checkpoints.intact_step(run.workdir / 'checkpoints') or 0,
         note=run.console.note)
 
   def observe(self, trajectory: Trajectory) -> dict[str, Mean]:
@@ -202,6 +208,22 @@ class Watch:
     if distributed.is_first():
       with self._path.open('a') as file:
         file.write(json.dumps(line) + '\n')
+
+
+def _lines(path: pathlib.Path) -> Iterator[tuple[int, dict]]:
+  """(number, line) of the file, but not of a last line that was cut short."""
+  text = path.read_bytes() if path.exists() else b''
+  for number, line in enumerate(text.splitlines(keepends=True), start=1):
+    try:
+      value = json.loads(line)
+      if not isinstance(value['step'], int):
+        raise TypeError('step is no whole number')
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+      if not line.endswith(b'\n'):
+        return
+      raise InputError(f'{path}:{number}: no line of telemetry ({error!r:.80});'
+                       ' mend it, or delete the file') from error
+    yield number, value
 
 
 def both(*observers: Callable[[Trajectory], dict] | None):

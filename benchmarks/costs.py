@@ -1,4 +1,4 @@
-"""How the cost of a step grows: with length, microbatches, and the method.
+"""What a step costs, by length, microbatches and method, and what a save does.
 
   python -m benchmarks.costs --model DIR --part length
 
@@ -6,6 +6,8 @@
     microbatches  a batch of the first of --lengths in 1 to 8 parts
     methods       of the same: SFT on all responses of some pairs, and DPO on
                   the pairs, with the reference's pass and without
+    saving        --interval steps of the first of --lengths, of which one is
+                  saved: not at all, in the background, and waited for
 
 Of `length`, attention is timed apart too, alone and for all layers, and taken
 off: its work grows with the square of a row. Medians; what is compared takes
@@ -17,6 +19,7 @@ import dataclasses
 import json
 import pathlib
 import statistics
+import tempfile
 import time
 from typing import Literal
 
@@ -24,6 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from alignjax import checkpoints
 from alignjax import cli
 from alignjax import data
 from alignjax import objectives
@@ -46,9 +50,10 @@ class Config:
   """Settings of the measurement."""
 
   model: str  # A Hugging Face folder.
-  part: Literal['length', 'microbatches', 'methods'] = 'length'  # Of all.
+  part: Literal['length', 'microbatches', 'methods', 'saving'] = 'length'  # Of all.
   tokens: int = 4_096  # Of a batch; a multiple of every length.
   lengths: tuple[int, ...] = (256, 512, 1_024, 2_048)  # Tokens of a row.
+  interval: int = 100  # Steps from a save to the next.
   repeats: int = 3  # Of each step.
   mesh: str = 'data:-1'  # Devices by axis.
   json: str = ''  # File for the result.
@@ -63,7 +68,7 @@ def main(cfg: Config) -> None:
         'a length must be at least 4 and divide the tokens, and repeats at '
         'least 1')
   measure = {'length': _lengths, 'microbatches': _microbatches,
-             'methods': _methods}[cfg.part]
+             'methods': _methods, 'saving': _saving}[cfg.part]
   rows = measure(cfg, _Model(cfg))
   show(cfg, rows)
   if cfg.json:
@@ -184,6 +189,36 @@ def _methods(cfg: Config, model: _Model) -> list[dict]:
       'step': name, 'seconds': seconds, "of SFT's": seconds / sft}
   return [row('SFT', sft), row('DPO', dpo + asked),
           row('DPO, the reference known', dpo)]
+
+
+def _saving(cfg: Config, model: _Model) -> list[dict]:
+  """The first of the steps is saved, so that the others are there meanwhile."""
+  length = cfg.lengths[0]
+  step = model.step(
+      objectives.sft(model.model),
+      model.texts(cfg.tokens // length, length))
+
+  def interval(save: Callable[[pathlib.Path, checkpoints.BackgroundSaver], None]
+               ) -> Callable[[], None]:
+    def run():
+      saver = checkpoints.BackgroundSaver()
+      with tempfile.TemporaryDirectory() as folder:
+        for i in range(cfg.interval):
+          step()
+          if not i:
+            save(pathlib.Path(folder), saver)
+        saver.wait()
+    return run
+
+  seconds = _in_turns(cfg.repeats, [
+      interval(lambda folder, saver: None),
+      interval(lambda folder, saver: saver.save(folder, 1, model.state)),
+      interval(lambda folder, saver: checkpoints.save(folder, 1, model.state)),
+  ])
+  names = 'nothing is saved', 'in the background', 'waited for'
+  return [{'steps in which': name, 'seconds': each,
+           'more, %': 100 * (each / seconds[0] - 1)}
+          for name, each in zip(names, seconds, strict=True)]
 
 
 def _in_turns(repeats: int, functions: list[Callable]) -> list[float]:

@@ -97,7 +97,7 @@ def read(path: epath.Path) -> dict[str, Any]:
   try:
     manifest = json.loads((path / NAME).read_bytes())
     body, digest = manifest['body'], manifest['sha256']
-  except (ValueError, KeyError, TypeError) as e:
+  except (ValueError, KeyError, TypeError, RecursionError) as e:
     raise InputError(f'{NAME} is not readable ({e})') from e
   if _json_digest(body) != digest:
     raise InputError(f'{NAME} does not have its own checksum')

@@ -97,6 +97,17 @@ def latest_step(directory: str | os.PathLike[str]) -> int | None:
   return max(_complete(manifest.absolute(directory)), default=None)
 
 
+def intact_step(directory: str | os.PathLike[str]) -> int | None:
+  """The step that `restore` would take, or None where nothing is saved.
+
+  What is damaged is set aside, as `restore` would.
+  """
+  root = manifest.absolute(directory)
+  if not _complete(root):
+    return None
+  return manifest.read(_newest_intact(root, None))['step']
+
+
 def restore(
     directory: str | os.PathLike[str],
     like: Any,

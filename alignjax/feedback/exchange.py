@@ -250,7 +250,7 @@ def _ranks(order: list, names: list[str], where: str) -> list[float]:
     rank = {name: place for place, name in enumerate(order)}
   if set(rank) != set(names):
     raise types.InputError(
-        f'{where}: an answer ranks {", ".join(map(str, rank)) or "nothing"}; '
+        f'{where}: an answer ranks {records.show(list(rank))}; '
         f'the responses are {", ".join(names)}; rank each once')
   return [rank[name] for name in names]
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 import concurrent.futures
 import hashlib
 import json
+import math
 import os
 import pathlib
 import re
@@ -261,11 +262,15 @@ class AnswerCache:
     for number, line in enumerate(whole.splitlines(), start=1):
       try:
         record = json.loads(line)
-        self._answers[record['key']] = float(record['margin'])
-      except (ValueError, KeyError, TypeError) as error:
+        key, margin = record['key'], float(record['margin'])
+        if not isinstance(key, str) or not math.isfinite(margin):
+          raise ValueError('no text as key, or no finite margin')
+        self._answers[key] = margin
+      except (ValueError, KeyError, TypeError, OverflowError,
+              RecursionError) as error:
         raise types.InputError(
-            f'{self._path}:{number}: no answer of a judge ({error}); take the '
-            'line out, and it is asked again') from error
+            f'{self._path}:{number}: no answer of a judge ({error!s:.80}); '
+            'take the line out, and it is asked again') from error
 
   def __len__(self) -> int:
     return len(self._answers)

@@ -56,8 +56,17 @@ def read_folder(folder: pathlib.Path) -> Facts:
   if 'tokenizer.json' not in files:
     where = f'{folder}/{MODEL}'
     model = sentencepiece.read_model(files[MODEL], where)
-    files = {'tokenizer.json': sentencepiece.to_tokenizer_json(
-        model, read_config(files, str(folder)), where)} | files
+    config = read_config(files, str(folder))
+    try:
+      made = sentencepiece.to_tokenizer_json(model, config, where)
+    except InputError:
+      raise
+    except Exception as error:  # Of the library, or of a config's odd value.
+      raise InputError(
+          f'{where}: no tokenizer can be made of it and of '
+          f'tokenizer_config.json ({error!s:.200}); copy both again, or take '
+          'the tokenizer.json of the same model') from error
+    files = {'tokenizer.json': made} | files
     ids = {f'{name}_token_id': i for name, i in model.ids.items()} | ids
   return resolve(files, ids, where=str(folder))
 

@@ -16,7 +16,7 @@ def rows_of(tiny_llama, tmp_path, capsys):
     path = tmp_path / 'costs.json'
     costs.main(costs.Config(
         model=tiny_llama, part=part, tokens=512, lengths=(8, 16), repeats=1,
-        json=str(path)))
+        interval=3, json=str(path)))
     rows = json.loads(path.read_text())['rows']
     out = capsys.readouterr().out
     assert all(name in out for name in rows[0])
@@ -46,6 +46,14 @@ def test_methods_are_told_by_sft_s_step(rows_of):
   assert sft["of SFT's"] == 1.0
   assert dpo['seconds'] > known['seconds'] > 0
   assert dpo["of SFT's"] == pytest.approx(dpo['seconds'] / sft['seconds'])
+
+
+def test_an_interval_with_a_save_is_told_by_one_without(rows_of):
+  none, behind, waited = rows_of('saving')
+  assert none['more, %'] == 0
+  for row in (behind, waited):
+    assert row['more, %'] == pytest.approx(
+        100 * (row['seconds'] / none['seconds'] - 1))
 
 
 @pytest.mark.parametrize('lengths', [(), (3,), (256, 100)])

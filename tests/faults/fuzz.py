@@ -10,6 +10,7 @@ first file that breaks `mutations.try_one`'s promise, which it leaves behind.
 import dataclasses
 import pathlib
 import random
+import shutil
 import sys
 import tempfile
 
@@ -35,6 +36,7 @@ def main(cfg: Config) -> None:
   except ImportError:
     raise InputError('fuzz needs atheris; pip install atheris') from None
   with atheris.instrument_imports(include=['alignjax']):
+    from tests.faults import mutations
     from tests.faults import parsers
   if cfg.parser not in parsers.PARSERS:
     raise InputError(f'parser={cfg.parser!r} is none; use one of '
@@ -45,20 +47,22 @@ def main(cfg: Config) -> None:
   folder.mkdir()
   corpus.mkdir()
   parser.make(folder)
-  file = folder / (cfg.file or parser.files[0])
-  sample = file.read_bytes()
+  name = cfg.file or parser.files[0]
+  sample = (folder / name).read_bytes()
   (corpus / 'sample').write_bytes(sample)
 
   def try_one(content: bytes) -> None:
-    file.write_bytes(content)
+    copy = mutations.copied(folder)
+    (copy / name).write_bytes(content)
     try:
-      parser.read(folder)
+      parser.read(copy)
     except InputError as error:
       if not str(error).isprintable() or len(str(error)) > 1_500:
         raise AssertionError(f'no clear line: {error}') from error
+    finally:
+      shutil.rmtree(copy)
 
   def mutate(content: bytes, size: int, seed: int) -> bytes:
-    from tests.faults import mutations
     if seed % 2:
       return atheris.Mutate(content, size)
     return mutations.mutate_bytes(content, random.Random(seed))[:size]

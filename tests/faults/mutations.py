@@ -91,8 +91,8 @@ def try_one(name: str, seed: str, samples: pathlib.Path) -> tuple[str, str]:
   if not sample.exists():
     sample.mkdir(parents=True)
     parser.make(sample)
-    parser.read(_copied(sample))  # The sample itself is good.
-  folder = _copied(sample)
+    parser.read(copied(sample))  # The sample itself is good.
+  folder = copied(sample)
   path = folder / draw.choice(parser.files)
   path.write_bytes(mutate(path.read_bytes(), path.name, draw))
   try:
@@ -111,7 +111,8 @@ def try_one(name: str, seed: str, samples: pathlib.Path) -> tuple[str, str]:
   return 'read', ''
 
 
-def _copied(sample: pathlib.Path) -> pathlib.Path:
+def copied(sample: pathlib.Path) -> pathlib.Path:
+  """A copy of a folder, beside it."""
   folder = pathlib.Path(tempfile.mkdtemp(dir=sample.parent, prefix='mutant_'))
   shutil.copytree(sample, folder, dirs_exist_ok=True)
   return folder

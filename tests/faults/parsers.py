@@ -17,14 +17,17 @@ import numpy as np
 
 from alignjax import checkpoints
 from alignjax import hf
+from alignjax import lineage
 from alignjax import loading
 from alignjax import metrics
 from alignjax import runs
+from alignjax import telemetry
 from alignjax.data import formats
 from alignjax.evaluation import benchmarks
 from alignjax.feedback import answers
 from alignjax.feedback import constitution
 from alignjax.feedback import exchange
+from alignjax.feedback import judges
 from alignjax.feedback import rubrics
 from alignjax.feedback import thumbs
 from alignjax.models import CausalLM
@@ -194,6 +197,9 @@ def _make_tokenizer(folder: pathlib.Path) -> None:
 
 def _make_sentencepiece(folder: pathlib.Path) -> None:
   (folder / 'tokenizer.model').write_bytes(sentencepiece_test.model_bytes())
+  (folder / 'tokenizer_config.json').write_text(json.dumps({
+      'bos_token': '<s>', 'eos_token': '</s>', 'legacy': False,
+      'added_tokens_decoder': {'18': {'content': '<x>', 'special': True}}}))
 
 
 def _read_tokenizer(folder: pathlib.Path) -> None:
@@ -273,6 +279,36 @@ def _read_batch(folder: pathlib.Path) -> None:
 
 def _read_mean(folder: pathlib.Path) -> None:
   must(math.isfinite(loading.read_reward_mean(folder)), 'no finite mean')
+
+
+def _telemetry(step: int) -> dict:
+  return {'step': step, 'kl': 0.5, 'rewards': [[0.5] * telemetry.WINDOW],
+          'responses': ['So it is.'] * telemetry.WINDOW}
+
+
+def _read_telemetry(folder: pathlib.Path) -> None:
+  watch = telemetry.Watch(
+      folder / 'telemetry.jsonl', lambda tokens: '', eos_id=0, start=3)
+  must(watch.step == 3, f'{watch.step}')
+
+
+def _make_lineage(folder: pathlib.Path) -> None:
+  (folder / 'data.txt').write_text('x')
+  lineage.record(folder, folder, name='round 1', config={'seed': 0},
+                 figures={'gold': 0.5}, parents={},
+                 artifacts={'data': folder / 'data.txt'})
+
+
+def _read_lineage(folder: pathlib.Path) -> None:
+  for artifact in lineage.verify(
+      folder, folder / lineage.NAME)['artifacts'].values():
+    path = (folder / artifact['path']).resolve()
+    must(path.is_relative_to(folder.resolve()), f'{path} is outside')
+
+
+def _read_cache(folder: pathlib.Path) -> None:
+  cache = judges.AnswerCache(folder / 'cache.jsonl')
+  must(cache.get('a') is None or math.isfinite(cache.get('a')), 'no margin')
 
 
 # --- Feedback and benchmarks.
@@ -393,7 +429,8 @@ PARSERS: dict[str, Parser] = _datasets() | {
         _make_tokenizer, ('tokenizer.json', 'tokenizer_config.json',
                           'chat_template.jinja'), _read_tokenizer),
     'sentencepiece': Parser(
-        _make_sentencepiece, ('tokenizer.model',), _read_tokenizer),
+        _make_sentencepiece, ('tokenizer.model', 'tokenizer_config.json'),
+        _read_tokenizer),
     'checkpoint': Parser(
         _make_checkpoint, ('step_00000002/manifest.json',), _read_checkpoint),
     'metrics': Parser(_written('metrics.jsonl', _lines(*_ROWS)),
@@ -403,6 +440,13 @@ PARSERS: dict[str, Parser] = _datasets() | {
     'reward mean': Parser(
         _written(loading._REWARD_MEAN, '{"mean": 0.25}\n'),
         (loading._REWARD_MEAN,), _read_mean),
+    'telemetry': Parser(_written('telemetry.jsonl', _lines(
+        *map(_telemetry, (1, 2, 3)))), ('telemetry.jsonl',), _read_telemetry),
+    'lineage': Parser(_make_lineage, (lineage.NAME,), _read_lineage),
+    'judge cache': Parser(_written('cache.jsonl', _lines(
+        {'key': 'a', 'margin': 0.5, 'text': 'A'},
+        {'key': 'b', 'margin': -1.0, 'text': 'B'})), ('cache.jsonl',),
+        _read_cache),
     'answers': Parser(_make_answers, ('items.jsonl', 'answers.jsonl'),
                       _read_answers),
     'label_studio': Parser(_make_export('label_studio'), ('export.json',),

@@ -37,6 +37,9 @@ class RunConfig:
   # Take steps while a copy of the state is written; the copy takes the host's
   # memory, and where that is not free each save is waited for.
   save_in_background: bool = True
+  # Metric whose best checkpoint is kept, and is what the run results in, by its
+  # mean since the save before: the least of a loss, the most of all else.
+  keep_best: str = ''
   profile: int = 0       # Steps to trace into profile/, from the third on.
   # What to do when a checkpoint cannot be written, of which the ones before it
   # take no harm: stop, or warn and go on to the next save.

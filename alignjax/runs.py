@@ -98,7 +98,8 @@ class Run:
         num_steps=cfg.num_steps, console=self.console, profile=cfg.profile,
         save_every=cfg.save_every or max(1, cfg.num_steps // 4),
         goes_on_unsaved=cfg.on_save_error == 'continue',
-        saves_in_background=cfg.save_in_background, **{
+        saves_in_background=cfg.save_in_background,
+        keep_best=cfg.keep_best, **{
             name: getattr(cfg, name)
             for name in ('skip_above', 'max_skipped', 'replay')
             if hasattr(cfg, name)}, **settings)

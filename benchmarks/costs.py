@@ -50,7 +50,8 @@ class Config:
   """Settings of the measurement."""
 
   model: str  # A Hugging Face folder.
-  part: Literal['length', 'microbatches', 'methods', 'saving'] = 'length'  # Of all.
+  # What is measured.
+  part: Literal['length', 'microbatches', 'methods', 'saving'] = 'length'
   tokens: int = 4_096  # Of a batch; a multiple of every length.
   lengths: tuple[int, ...] = (256, 512, 1_024, 2_048)  # Tokens of a row.
   interval: int = 100  # Steps from a save to the next.

@@ -80,11 +80,14 @@ def _digest(file: epath.Path) -> str:
 
 
 def write(
-    path: epath.Path, step: int, meta: dict[str, Any], leaves: dict[str, str]
+    path: epath.Path, step: int, meta: dict[str, Any], leaves: dict[str, str],
+    score: float | None = None,
 ) -> None:
   """Hashes the files and says what they hold; whole or not written at all."""
   body = {'format': FORMAT, 'step': step, 'meta': meta, 'leaves': leaves,
           'files': hash_files(path)}
+  if score is not None:
+    body['score'] = score
   partial = path / f'{NAME}.partial'
   partial.write_text(
       json.dumps({'body': body, 'sha256': _json_digest(body)}, indent=1)

@@ -10,10 +10,11 @@ count, and one whose files do not match is set aside and never loaded.
         arrays/        what Orbax wrote
         manifest.json  step, meta, {leaf: dtype[shape]}, {file: SHA-256}
 
-Saving is synchronous: when `save` returns, the checkpoint is complete.
+When `save` returns, the checkpoint is complete; background.py returns before.
 """
 
 from collections.abc import Mapping
+import contextlib
 import os
 import re
 from typing import Any, NamedTuple
@@ -46,8 +47,9 @@ def save(
     meta: Mapping[str, Any] | None = None,
     *,
     keep: int | None = 2,
+    score: float | None = None,
 ) -> None:
-  """Writes one checkpoint, then deletes all but the newest `keep`.
+  """Writes one checkpoint, then deletes all but the newest `keep` and the best.
 
   Nothing complete is deleted before the new manifest is written. With several
   processes every one must call; the first writes the manifest.
@@ -58,6 +60,8 @@ def save(
     state: pytree of arrays, sharded or not, typed PRNG keys included.
     meta: what JSON can hold, such as a hash of the config.
     keep: checkpoints to keep, at least 1; None keeps all.
+    score: how good it is. The best of those that have one is kept, too; the
+      newest of several.
 
   Raises:
     InputError: a step that is not newer, or a leaf or meta that cannot be
@@ -87,7 +91,7 @@ def save(
     _wait_for_all(f'{path} is clear')
     ocp.save(path / 'arrays', state)
     if _is_first_process():
-      manifest.write(path, step, meta, leaves)
+      manifest.write(path, step, meta, leaves, score)
       _prune(root, step, keep)
     _wait_for_all(f'{path} is complete')
 
@@ -95,6 +99,18 @@ def save(
 def latest_step(directory: str | os.PathLike[str]) -> int | None:
   """The newest step whose save was completed, or None. Reads no arrays."""
   return max(_complete(manifest.absolute(directory)), default=None)
+
+
+def best_step(directory: str | os.PathLike[str]) -> int | None:
+  """The step of the best score; None if no checkpoint has one."""
+  found = _complete(manifest.absolute(directory))
+  scores = {}
+  for step, path in found.items():
+    with contextlib.suppress(InputError):  # A damaged one is not the best.
+      scores[step] = manifest.read(path).get('score')
+  scored = [(score, step) for step, score in scores.items()
+            if score is not None]
+  return max(scored)[1] if scored else None
 
 
 def intact_step(directory: str | os.PathLike[str]) -> int | None:
@@ -225,13 +241,16 @@ def _set_aside(path: epath.Path) -> epath.Path:
 
 
 def _prune(root: epath.Path, step: int, keep: int | None) -> None:
-  """Deletes interrupted saves, and complete ones beyond the newest `keep`."""
+  """Deletes interrupted saves, and all but the newest `keep` and the best."""
   complete = _complete(root)
   for path in root.iterdir():
     match = _STEP.fullmatch(path.name)
     if match and int(match[1]) not in complete and int(match[1]) < step:
       path.rmtree()
+  best = best_step(root)
   for old in sorted(complete)[: -keep if keep else 0]:
+    if old == best:
+      continue
     # Without its manifest it stops counting, even if this is interrupted.
     (complete[old] / manifest.NAME).unlink()
     complete[old].rmtree()

@@ -160,16 +160,19 @@ class SaveCheckpoints:
       before: Callable[[], None] | None = None,
       tell: Callable[[str], None] | None = None,
       in_background: bool = False,
+      score: Callable[[int], float | None] = lambda step: None,
   ):
     """Calls `before` ahead of each save, to write what the state implies.
 
     A save that fails ends the run, or is told to `tell` if there is one: the
     next save is then tried in its turn. `in_background`, steps go on while a
-    copy of the state is written; the last save is waited for.
+    copy of the state is written; the last save is waited for. `score` says how
+    good a step is, once what the state implies is written; the best is kept.
     """
     self._directory, self._every, self._tell = directory, every, tell
     self._num_steps, self._keep, self._before = num_steps, keep, before
     self._saved, self._in_background = None, in_background
+    self._score = score
     self._saver = checkpoints.BackgroundSaver()
 
   def __call__(self, step, state, metrics, tokens):
@@ -198,7 +201,8 @@ class SaveCheckpoints:
       self._before()
     self._try(self._saver.wait)  # What it tells is of an earlier step.
     if not self._try(lambda: save(
-        self._directory, step, state, keep=self._keep)):
+        self._directory, step, state, keep=self._keep,
+        score=self._score(step))):
       return False
     self._saved = step
     return True

@@ -16,6 +16,7 @@ import jax
 import optax
 
 from alignjax import checkpoints
+from alignjax import distributed
 from alignjax import metrics as metrics_lib
 from alignjax import sharding
 from alignjax.models import lora
@@ -26,6 +27,7 @@ from alignjax.train.state import init_state
 from alignjax.train.state import shaped
 from alignjax.train.step import make_train_step
 from alignjax.train.step import Objective
+from alignjax.types import InputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Stage:
   max_skipped: int = 5   # Steps in a row without learning that end the run.
   goes_on_unsaved: bool = False  # Whether a save may fail.
   saves_in_background: bool = False  # Whether steps go on meanwhile.
+  keep_best: str = ''    # A metric: the best checkpoint by it is the result.
   replay: int = 0        # A step that an earlier run gave up at.
   console: metrics_lib.Console | None = None
 
@@ -87,7 +90,8 @@ def run_stage(
   # A step that a checkpoint holds is a step whose line is written.
   save = loop.SaveCheckpoints(
       folder, every=stage.save_every, num_steps=stage.num_steps,
-      before=log.flush, in_background=stage.saves_in_background,
+      before=log.flush, score=lambda step: _score(stage, step),
+      in_background=stage.saves_in_background,
       tell=stage.console.note if (
           stage.goes_on_unsaved and stage.console) else None)
   watch = skipped.WatchSkipped(
@@ -99,11 +103,40 @@ def run_stage(
     others += (loop.ProfileSteps(
         stage.workdir / 'profile', start=start, count=stage.profile,
         console=stage.console),)
-  return loop.fit(
+  state = loop.fit(
       step, state, batches, num_steps=stage.num_steps, start=start,
       name=stage.name, console=stage.console, hooks=(
           watch, log, save, *others, stopping.DumpWhenStalled(),
           stopping.StopOnSignal(save, stage.name)))
+  if stage.keep_best:
+    best = checkpoints.best_step(folder)
+    state = checkpoints.restore(folder, shaped(state, shardings), best).state
+    if stage.console is not None:
+      stage.console.note(f'{stage.name}: the model is that of step {best}, of '
+                         f'the best {stage.keep_best}')
+  return state
+
+
+def _score(stage: Stage, step: int) -> float | None:
+  """How good a step is: the mean of a metric since the save before, or less it.
+
+  Of the file, so that a run that goes on finds what it would have found.
+  """
+  if not stage.keep_best or not distributed.is_first():
+    return None
+  rows = [row for row in metrics_lib.read_jsonl(stage.workdir / 'metrics.jsonl')
+          if row['stage'] == stage.name and row['step'] > step - max(
+              stage.save_every, 1)]
+  if stage.keep_best not in rows[-1]:
+    raise InputError(
+        f'keep_best={stage.keep_best} is no metric of {stage.name}; it has '
+        f'{", ".join(sorted(set(rows[-1]) - {"step", "stage"}))}')
+  values = [row[stage.keep_best] for row in rows
+            if math.isfinite(row.get(stage.keep_best, math.nan))]
+  if not values:
+    return None
+  mean = sum(values) / len(values)
+  return -mean if 'loss' in stage.keep_best else mean
 
 
 def train(

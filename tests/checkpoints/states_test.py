@@ -223,6 +223,15 @@ def test_keeps_the_newest_and_nothing_of_the_others(tmp_path, keep, left):
   ]
 
 
+def test_the_best_is_kept_beside_the_newest(tmp_path):
+  for step, score in enumerate([0.1, 0.7, None, 0.7, 0.2, -9.0], start=1):
+    checkpoints.save(
+        tmp_path, step, {'a': jnp.arange(4)}, keep=1, score=score)
+    assert checkpoints.best_step(tmp_path) == [1, 2, 2, 4, 4, 4][step - 1]
+  assert sorted(p.name for p in tmp_path.iterdir()) == [
+      'step_00000004', 'step_00000006']
+
+
 def test_an_older_step_can_be_asked_for(tmp_path):
   _save_two(tmp_path)
   restored = checkpoints.restore(tmp_path, _TWO_LIKE, step=1)
@@ -345,6 +354,7 @@ def test_a_process_killed_while_saving_leaves_an_intact_step(tmp_path, delay):
   process.wait()
   with warnings.catch_warnings():
     warnings.simplefilter('error')  # Interrupted is not damaged.
+    warnings.filterwarnings('ignore', '.* its save was cut short')
     restored = checkpoints.restore(
         tmp_path, {'a': _LIKE((1 << 20,), jnp.int32)}
     )

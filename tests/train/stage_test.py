@@ -11,6 +11,7 @@ from alignjax import checkpoints
 from alignjax import metrics as metrics_lib
 from alignjax import objectives
 from alignjax import train
+from alignjax.types import InputError
 
 
 @pytest.fixture(scope='module')
@@ -145,3 +146,32 @@ def test_a_trace_of_some_steps_is_written_and_changes_nothing(
   assert len(traces) == 1 and traces[0].stat().st_size > 1_000
   assert f'profile: {tmp_path / "profile"}' in said.getvalue()
   assert not (whole[0] / 'profile').exists()
+
+
+def test_the_best_checkpoint_is_kept_and_is_what_the_run_results_in(
+    sft, tmp_path):
+  state = sft(tmp_path / 'a', 4, save_every=1, keep_best='grad_norm')
+  norms = [row['grad_norm'] for row in metrics_lib.read_jsonl(
+      tmp_path / 'a' / 'metrics.jsonl')]
+  best = 1 + norms.index(max(norms))
+  assert best < 3  # Or it would be among the newest two anyway.
+  assert int(state.step) == best
+  folder = tmp_path / 'a' / 'checkpoints'
+  assert {int(path.name[5:]) for path in folder.iterdir()} == {best, 3, 4}
+  least = sft(tmp_path / 'b', 4, save_every=1, keep_best='loss')
+  losses = [row['loss'] for row in metrics_lib.read_jsonl(
+      tmp_path / 'b' / 'metrics.jsonl')]
+  assert int(least.step) == 1 + losses.index(min(losses))
+
+
+def test_what_is_best_is_told_by_all_steps_since_the_save_before(sft, tmp_path):
+  state = sft(tmp_path, 4, save_every=2, keep_best='grad_norm')
+  norms = [row['grad_norm'] for row in metrics_lib.read_jsonl(
+      tmp_path / 'metrics.jsonl')]
+  assert int(state.step) == (2 if sum(norms[:2]) > sum(norms[2:]) else 4)
+
+
+def test_a_metric_that_is_not_there_is_refused_at_the_first_save(sft, tmp_path):
+  with pytest.raises(InputError, match=r'keep_best=gold is no metric of sft; it '
+                     r'has .*grad_norm.*loss'):
+    sft(tmp_path, 4, save_every=1, keep_best='gold')

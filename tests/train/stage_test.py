@@ -172,6 +172,6 @@ def test_what_is_best_is_told_by_all_steps_since_the_save_before(sft, tmp_path):
 
 
 def test_a_metric_that_is_not_there_is_refused_at_the_first_save(sft, tmp_path):
-  with pytest.raises(InputError, match=r'keep_best=gold is no metric of sft; it '
-                     r'has .*grad_norm.*loss'):
+  with pytest.raises(InputError, match=r'keep_best=gold is no metric of '
+                     r'sft; it has .*grad_norm.*loss'):
     sft(tmp_path, 4, save_every=1, keep_best='gold')

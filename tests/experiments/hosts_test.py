@@ -185,3 +185,25 @@ def test_what_was_killed_goes_on_on_any_number_of_processes_and_devices(
       np.testing.assert_array_equal(got, want)
     else:
       np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+@pytest.mark.parametrize('told', [0, 1])
+def test_a_signal_to_one_of_them_stops_all_at_one_step_saved(
+    told, whole, folders, tmp_path):
+  workdir = tmp_path / 'run'
+  flags = flags_of('sft', folders) + LONG
+  processes = start('sft', workdir, flags, count=2, devices=4)
+  until_saved(workdir, processes[0])
+  processes[told].send_signal(signal.SIGTERM)
+  for process in processes:
+    _, said = process.communicate(timeout=4 * _TIMEOUT)
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert 'which is saved' in said
+  step = lines(workdir)[-1]['step']
+  assert 2 <= step < 40
+  assert (workdir / f'checkpoints/step_{step:08d}/manifest.json').exists()
+  run('sft', workdir, [*flags, '--resume'], count=2, devices=4)
+  assert (workdir / 'metrics.jsonl').read_bytes() == (
+      whole / 'metrics.jsonl').read_bytes()
+  for name, want in weights(whole).items():
+    np.testing.assert_array_equal(weights(workdir)[name], want)

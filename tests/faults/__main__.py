@@ -23,6 +23,7 @@ import sys
 import tempfile
 
 from alignjax import cli
+from alignjax.errors import InputError
 from tests.faults import damage
 from tests.faults import disks
 from tests.faults import mutations
@@ -50,24 +51,30 @@ _ALL = ('identical', 'detected', 'recovered', 'intact', 'went_on', 'lost_none',
 
 
 def main(cfg: Config) -> None:
-  """Tries them and prints the counts; status 1 if one was not survived."""
+  """Tries them and prints the counts; status 1 if one was not survived.
+
+  What is quick goes first, and the file has what was tried so far.
+  """
+  for name, value in dataclasses.asdict(cfg).items():
+    if isinstance(value, int) and value < 0:
+      raise InputError(f'{name}={value} is less than none; use 0 or more')
   draw, result = random.Random(cfg.seed), {}
+
+  def note(name: str, counts: dict) -> None:
+    result[name] = counts
+    if cfg.json:
+      pathlib.Path(cfg.json).write_text(json.dumps(result, indent=1) + '\n')
+
   with tempfile.TemporaryDirectory() as folder:
     root = pathlib.Path(folder)
-    if cfg.kills or cfg.terms:
-      runs = runs_lib.Runs(root)
-      result['kills'] = runs_lib.kill(runs, cfg.kills, draw)
-      result['terms'] = runs_lib.terminate(runs, cfg.terms, draw)
-    result['soak'] = soak.run(cfg.soak)
-    result['corruptions'] = damage.corrupt(
-        root / 'bits', cfg.corruptions, draw)
-    result['full_disks'] = disks.fill_disks(
-        root / 'disk', cfg.full_disks, draw)
-    result['mutations'] = mutations.run(
-        root / 'mutants', cfg.mutations, cfg.seed)
+    note('full_disks', disks.fill_disks(root / 'disk', cfg.full_disks, draw))
+    note('corruptions', damage.corrupt(root / 'bits', cfg.corruptions, draw))
+    note('mutations', mutations.run(root / 'mutants', cfg.mutations, cfg.seed))
+    runs = runs_lib.Runs(root) if cfg.kills or cfg.terms else None
+    note('kills', runs_lib.kill(runs, cfg.kills, draw))
+    note('terms', runs_lib.terminate(runs, cfg.terms, draw))
+    note('soak', soak.run(cfg.soak))
   print(json.dumps(result, indent=1))
-  if cfg.json:
-    pathlib.Path(cfg.json).write_text(json.dumps(result, indent=1) + '\n')
   if any(counts.get(name, counts['tried']) != counts['tried']
          for counts in result.values() for name in _ALL) or any(
              result['mutations'][name] for name in mutations.BAD):

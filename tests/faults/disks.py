@@ -16,13 +16,15 @@ def fill_disks(root: pathlib.Path, count: int, draw: random.Random) -> dict:
   intact = went_on = 0
   for i in range(count):
     root.mkdir()
-    made = subprocess.run(
-        ['mount', '-t', 'tmpfs', '-o', 'size=1m', 'none', str(root)],
-        capture_output=True, text=True, check=False)
-    if made.returncode:
+    try:
+      subprocess.run(
+          ['mount', '-t', 'tmpfs', '-o', 'size=1m', 'none', str(root)],
+          capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
       root.rmdir()
-      raise InputError(f'full_disks={count}: {made.stderr.strip()}; only root '
-                       'may mount a folder of limited size')
+      why = getattr(error, 'stderr', None) or str(error)
+      raise InputError(f'full_disks={count}: {why.strip()}; only root may '
+                       'mount a folder of limited size') from error
     try:
       ours = _fill_one(root, is_foreseen=i % 2 == 0, draw=draw)
     finally:

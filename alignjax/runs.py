@@ -34,7 +34,7 @@ from alignjax.types import InputError
 TESTBED_MARK = 'testbed.json'
 
 # Settings that may differ between a run and its continuation.
-_FREE = ('workdir', 'resume', 'mesh', 'save_every', 'compare', 'profile',
+FREE = ('workdir', 'resume', 'mesh', 'save_every', 'compare', 'profile',
          'on_save_error', 'max_skipped', 'replay', 'save_in_background')
 
 # Files that a run writes before it trains, and can write again.
@@ -325,7 +325,7 @@ def _check_same(config: dict, path: pathlib.Path, cfg: RunConfig) -> None:
   except (ValueError, RecursionError) as error:
     raise InputError(f'{path} is no JSON object ({error}); choose a new folder'
                      ) from error
-  fields = sorted((config.keys() | before.keys()) - {'experiment', *_FREE})
+  fields = sorted((config.keys() | before.keys()) - {'experiment', *FREE})
   for field in ('experiment', *fields):
     if config.get(field) != before.get(field):
       raise InputError(

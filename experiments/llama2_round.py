@@ -24,8 +24,8 @@ from experiments import reward
 
 TOPICS = ('helpfulness', 'safety')
 # Settings that say where, not what.
-_PLACES = ('workdir', 'model', 'data', 'safety_data', 'safety_prompts',
-           'sft_data', 'resume', 'mesh', 'save_every', 'compare')
+_PLACES = (*runs.FREE, 'model', 'data', 'safety_data', 'safety_prompts',
+           'sft_data')
 
 
 class Round(NamedTuple):

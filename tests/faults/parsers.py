@@ -259,7 +259,7 @@ def _read_run(folder: pathlib.Path) -> None:
   after = json.loads((folder / 'config.json').read_text())
   must(all(before.get(name) == value and type(before.get(name)) is type(value)
            for name, value in after.items()
-           if name not in runs._FREE), f'{before} taken for {after}')
+           if name not in runs.FREE), f'{before} taken for {after}')
 
 
 _BATCH = {'tokens': np.arange(6, dtype=np.int32).reshape(2, 3),

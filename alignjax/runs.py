@@ -323,8 +323,8 @@ def _check_same(config: dict, path: pathlib.Path, cfg: RunConfig) -> None:
     if not isinstance(before, dict):
       raise ValueError(f'a {type(before).__name__}')
   except (ValueError, RecursionError) as error:
-    raise InputError(f'{path} is no JSON object ({error}); choose a new folder'
-                     ) from error
+    raise InputError(f'{path} is not JSON of settings ({error}); choose a new '
+                     'folder') from error
   fields = sorted((config.keys() | before.keys()) - {'experiment', *FREE})
   for field in ('experiment', *fields):
     if config.get(field) != before.get(field):

@@ -16,7 +16,7 @@ def printable(text: str) -> str:
   """The text on one line: what is no printable character as its escape."""
   return ''.join(
       c if c.isprintable() else c.encode('unicode_escape').decode()
-      for c in ' '.join(text.split('\n')))
+      for c in text.replace('\r\n', ' ').replace('\n', ' '))
 
 
 class Stopped(Exception):

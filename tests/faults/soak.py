@@ -53,7 +53,7 @@ class Watch:
     """
     self._every = max(1, num_steps // _POINTS)
     self._compilations, self.points = compilations, []
-    self.counts = self.early = None  # Compilations so far, and by the tenth.
+    self.counts, self.early = {}, {}  # Compilations so far, and by the tenth.
 
   def __call__(self, step, state, metrics, tokens):
     del metrics, tokens
@@ -64,18 +64,18 @@ class Watch:
     self.points.append({
         'step': step, 'rss': _resident(), 'arrays': len(jax.live_arrays())})
     self.counts = dict(self._compilations.counts)
-    if len(self.points) == 2:
+    if len(self.points) <= 2:
       self.early = self.counts
 
   def result(self) -> dict:
     """What `run` returns."""
     # The first tenth fills caches and compiles what saves and looks need.
-    rest = self.points[1:]
+    rest = self.points[1:] or self.points
     return {
         'points': self.points,
         'rss_growth': max(p['rss'] for p in rest) / rest[0]['rss'] - 1,
         'arrays_constant': len({p['arrays'] for p in rest}) == 1,
-        'step_compilations': self.counts['jit(update)'],
+        'step_compilations': self.counts.get('jit(update)', 0),
         'later_compilations': sum(self.counts.values())
                               - sum(self.early.values())}
 

@@ -99,6 +99,9 @@ class OptimizerConfig(RunConfig):
   # Longest gradient that is learnt from, before it is clipped. NaN and infinity
   # never are.
   skip_above: float = math.inf
+  # Standard deviations above the mean of the last 128 steps that were learnt
+  # from, at which a loss or a gradient is not, once there were 32; 6 is usual.
+  skip_spikes: float = math.inf
   # Steps in a row from which nothing could be learnt that end the run.
   max_skipped: int = 5
   # Take the one step again that an earlier run gave up at, and say what came of
@@ -113,7 +116,8 @@ class OptimizerConfig(RunConfig):
     return train.make_optimizer(
         peak, num_steps, warmup=self.warmup, decay=self.decay,
         final_rate=self.final_rate, weight_decay=self.weight_decay,
-        b2=self.adam_b2, offload=self.offload_optimizer)
+        b2=self.adam_b2, offload=self.offload_optimizer,
+        remembers=math.isfinite(self.skip_spikes))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -101,7 +101,7 @@ class Run:
         saves_in_background=cfg.save_in_background,
         keep_best=cfg.keep_best, **{
             name: getattr(cfg, name)
-            for name in ('skip_above', 'max_skipped', 'replay')
+            for name in ('skip_above', 'skip_spikes', 'max_skipped', 'replay')
             if hasattr(cfg, name)}, **settings)
 
   def save_model(self, model, params, tokenizer, head=None) -> None:

@@ -65,6 +65,7 @@ RANGES: dict[str, Range] = dict.fromkeys((
     'adam_b2': Range(0, 1),
     'max_skipped': Range(2, math.inf, has_high=True),
     'skip_above': Range(0, math.inf, has_low=False, has_high=True),
+    'skip_spikes': Range(0, math.inf, has_low=False, has_high=True),
     'max_length': Range(2, math.inf, has_high=True),
     'sft_max_length': Range(2, math.inf, has_high=True),
     'label_smoothing': Range(0, 0.5),

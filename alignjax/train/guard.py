@@ -25,12 +25,16 @@ def select(is_good: jax.Array, new, old):
 
 def update_if(
     is_good: jax.Array, optimizer: optax.GradientTransformation, grads, state,
-    params,
+    params, *, loss: jax.Array,
 ):
-  """(updates, state) of an optimizer, the state as it was unless `is_good`."""
+  """(updates, state) of an optimizer, the state as it was unless `is_good`.
+
+  The optimizer is given the loss too, if it takes more than gradients.
+  """
   if isinstance(optimizer, Offloaded):
-    return optimizer.update(grads, state, params, is_good=is_good)
-  updates, new = optimizer.update(grads, state, params)
+    return optimizer.update(grads, state, params, is_good=is_good, loss=loss)
+  updates, new = optax.with_extra_args_support(optimizer).update(
+      grads, state, params, loss=loss)
   return updates, select(is_good, new, state)
 
 

@@ -35,11 +35,14 @@ def offloaded(
     where `is_good`, a traced bool, does not hold, as they came.
   """
 
-  def update(grads, states, params=None, *, is_good=None):
+  def update(grads, states, params=None, *, is_good=None, **others):
     state, inner = states
-    grads, state = first.update(grads, state, params)
+    grads, new = optax.with_extra_args_support(first).update(
+        grads, state, params, **others)
+    if is_good is not None:
+      new = jax.tree.map(lambda x, old: jnp.where(is_good, x, old), new, state)
     updates, inner = _in_parts(elementwise, grads, inner, params, is_good)
-    return updates, (state, inner)
+    return updates, (new, inner)
 
   return Offloaded(optax.chain(first, elementwise).init, update)
 

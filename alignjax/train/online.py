@@ -57,6 +57,7 @@ class OnlineConfig:
   num_minibatches: int = 1    # Optimizer steps in each pass.
   num_microbatches: int = 1   # Parts of a minibatch, to save memory.
   skip_above: float = math.inf  # Gradients longer than this are not learnt.
+  skip_spikes: float = math.inf  # Nor those that stand out; deviations.
   missing_eos_penalty: float = 1.0  # Off the reward of a response cut short.
   temperature: float = 1.0    # Of sampling, and of every logprob taken.
   max_new_tokens: int = 32    # Longest response, EOS included.
@@ -209,7 +210,7 @@ def make_online_update(
   """
   step = make_update(
       objective, optimizer, num_microbatches=config.num_microbatches,
-      skip_above=config.skip_above)
+      skip_above=config.skip_above, skip_spikes=config.skip_spikes)
 
   def minibatches(state, trajectory):
     rows = split_cells(make_rows(trajectory) if make_rows else trajectory)

@@ -2,6 +2,7 @@
 
 import optax
 
+from alignjax.train import spikes
 from alignjax.train.offload import offloaded
 from alignjax.types import InputError
 
@@ -10,6 +11,7 @@ def make_optimizer(
     learning_rate: float, num_steps: int, *, warmup: float = 0.05,
     decay: str = 'cosine', final_rate: float = 0.1, weight_decay: float = 0.0,
     max_grad_norm: float = 1.0, b2: float = 0.95, offload: bool = False,
+    remembers: bool = False,
 ) -> optax.GradientTransformation:
   """AdamW behind a global-norm clip, with warmup and decay.
 
@@ -24,6 +26,8 @@ def make_optimizer(
     b2: AdamW's decay of the second moment.
     offload: whether the moments lie in the host's memory; see
       `train.offload`.
+    remembers: whether the state has the last losses and norms too, which
+      `skip_spikes` asks for.
 
   Raises:
     InputError: the decay is unknown, or the rate is not positive.
@@ -47,5 +51,7 @@ def make_optimizer(
       [optax.linear_schedule(learning_rate / rise, learning_rate, rise),
        falls[decay]], [rise])
   clip = optax.clip_by_global_norm(max_grad_norm)
+  if remembers:
+    clip = optax.chain(spikes.remember(), clip)
   adam = optax.adamw(schedule, b2=b2, weight_decay=weight_decay)
   return offloaded(clip, adam) if offload else optax.chain(clip, adam)

@@ -43,6 +43,7 @@ class Stage:
   num_microbatches: int = 1
   profile: int = 0       # Steps that are traced into profile/.
   skip_above: float = math.inf  # Gradients longer than this are not learnt.
+  skip_spikes: float = math.inf  # Nor those that stand out; deviations.
   max_skipped: int = 5   # Steps in a row without learning that end the run.
   goes_on_unsaved: bool = False  # Whether a save may fail.
   saves_in_background: bool = False  # Whether steps go on meanwhile.
@@ -163,6 +164,7 @@ def train(
   train_step = make_train_step(
       objective, optimizer, shardings=shardings, mesh=stage.mesh,
       num_microbatches=stage.num_microbatches, skip_above=stage.skip_above,
+      skip_spikes=stage.skip_spikes,
       base_shardings=base and jax.tree.map(lambda x: x.sharding, base))
   frozen = () if base is None else (base,)
 

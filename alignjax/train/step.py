@@ -12,6 +12,7 @@ from alignjax import partitioning
 from alignjax import sharding
 from alignjax.models import lora
 from alignjax.train import guard
+from alignjax.train import spikes
 from alignjax.train.state import TrainState
 from alignjax.types import Mean
 
@@ -27,6 +28,7 @@ def make_update(
     *,
     num_microbatches: int = 1,
     skip_above: float = math.inf,
+    skip_spikes: float = math.inf,
 ) -> Update:
   """Returns the pure function `update(state, batch, base) -> (state, metrics)`.
 
@@ -37,8 +39,9 @@ def make_update(
   by the summed weight, so that the update does not depend on
   `num_microbatches`, however the tokens are spread over them.
 
-  Where the loss or the gradient's norm is not finite, or the norm is above
-  `skip_above`, parameters and optimizer stay bit for bit as they were. The step
+  Where the loss or the gradient's norm is not finite, the norm is above
+  `skip_above`, or either stands out from the run's last steps by `skip_spikes`
+  deviations, parameters and optimizer stay bit for bit as they were. The step
   counts all the same: the next one has the next batch.
 
   Args:
@@ -46,6 +49,7 @@ def make_update(
     optimizer: applied once, to the gradient of the mean.
     num_microbatches: parts a batch is taken in, to save memory; divides B.
     skip_above: the longest gradient that is learnt from, before any clipping.
+    skip_spikes: see `spikes.is_spike`; the optimizer must remember.
 
   Returns:
     A pure function, not jitted; metrics gain `loss`, `grad_norm` and `skipped`,
@@ -84,12 +88,14 @@ def make_update(
     grads, metrics = accumulated(state.params, batch, base, key)
     weight = metrics['loss'].weight
     weight = jnp.where(weight == 0, 1.0, weight)
+    loss = metrics['loss'].total / weight
     grads = jax.tree.map(lambda g: g / weight, grads)
     norm = optax.tree.norm(grads)
-    is_good = jnp.isfinite(metrics['loss'].total) & jnp.isfinite(norm) & (
-        norm <= skip_above)
+    is_good = jnp.isfinite(loss) & jnp.isfinite(norm) & (
+        norm <= skip_above) & ~spikes.is_spike(
+            state.opt_state, loss, norm, skip_spikes)
     updates, opt_state = guard.update_if(
-        is_good, optimizer, grads, state.opt_state, state.params)
+        is_good, optimizer, grads, state.opt_state, state.params, loss=loss)
     state = state.replace(
         step=state.step + 1, opt_state=opt_state, params=guard.select(
             is_good, optax.apply_updates(state.params, updates), state.params))
@@ -108,6 +114,7 @@ def make_train_step(
     mesh: jax.sharding.Mesh,
     num_microbatches: int = 1,
     skip_above: float = math.inf,
+    skip_spikes: float = math.inf,
     base_shardings: chex.ArrayTree | None = None,
 ) -> Update:
   """Returns `step(state, batch) -> (state, metrics)`; `state` is donated.
@@ -122,11 +129,12 @@ def make_train_step(
     mesh: whose data and fsdp axes split the batch's rows.
     num_microbatches: must divide each shard's rows of the batch.
     skip_above: the longest gradient that is learnt from.
+    skip_spikes: deviations; the optimizer must remember.
     base_shardings: of the frozen parameters; with them the step is
       `step(state, batch, base)`, and `base` is not donated.
   """
   update = make_update(objective, optimizer, num_microbatches=num_microbatches,
-                       skip_above=skip_above)
+                       skip_above=skip_above, skip_spikes=skip_spikes)
   frozen = () if base_shardings is None else (base_shardings,)
   return partitioning.jit(
       update, mesh, donate_argnums=0,

@@ -58,6 +58,7 @@ class PPOConfig:
   num_minibatches: int = 2    # Optimizer steps in each pass.
   num_microbatches: int = 1   # Parts of a minibatch, to save memory.
   skip_above: float = math.inf  # Gradients longer than this are not learnt.
+  skip_spikes: float = math.inf  # Nor those that stand out; deviations.
   missing_eos_penalty: float = 1.0  # Off the reward of a response cut short.
   temperature: float = 1.0    # Of sampling, and of every logprob taken.
   max_new_tokens: int = 32    # Longest response, EOS included.

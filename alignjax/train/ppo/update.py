@@ -50,11 +50,11 @@ def make_ppo_update(
   policy_update = _limited(make_update(
       _policy_objective(model, config, prompt_length, chunk_size),
       policy_optimizer, num_microbatches=config.num_microbatches,
-      skip_above=config.skip_above), config)
+      skip_above=config.skip_above, skip_spikes=config.skip_spikes), config)
   value_update = make_update(
       objectives.ppo_value(value_model, clip=config.value_clip),
       value_optimizer, num_microbatches=config.num_microbatches,
-      skip_above=config.skip_above)
+      skip_above=config.skip_above, skip_spikes=config.skip_spikes)
   num_steps = config.steps_per_iteration
 
   def minibatches(state, trajectory, frozen, text):

@@ -4,16 +4,20 @@ import itertools
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from alignjax import adapters
+from alignjax import advantages
 from alignjax import data
 from alignjax import objectives
 from alignjax import rollout
 from alignjax import runs
+from alignjax import scoring
 from alignjax import sharding
 from alignjax import train
 from alignjax.models import ScalarModel
+from alignjax.types import Trajectory
 from benchmarks import turns
 
 
@@ -25,6 +29,8 @@ def make_task(settings: dict) -> turns.Task:
     return turns.Task(_generate(settings, mesh))
   if settings['task'] == 'ppo':
     return turns.Task(_ppo(settings, mesh))
+  if settings['task'] == 'grpo':
+    return _grpo(settings, mesh)
   make = {'sft': _sft, 'dpo': _dpo, 'kto': _kto, 'reward': _reward}
   return _training(settings, mesh, *make[settings['task']](settings, mesh))
 
@@ -169,6 +175,59 @@ def _ppo(settings, mesh):
     return float(metrics['value_loss'].compute())
 
   return one
+
+
+def _grpo(settings, mesh):
+  """Iterations of GRPO; what is compared is the loss of given responses."""
+  policy, own = _policy(settings), turns.GRPO
+  model, params, _ = policy.reference(mesh)
+  new, count = settings['max_new_tokens'], own['num_samples']
+  width = settings['max_length'] - new
+  optimizer = train.make_optimizer(
+      own['learning_rate'], 1_000, warmup=0.0, decay='constant')
+  state, state_shardings = train.init_state(
+      policy.params, policy.axes, optimizer, mesh=mesh, seed=0)
+  objective = objectives.policy_gradient(
+      model, objectives.clip_surrogate(clip=own['clip']), prompt_length=width,
+      aggregate=objectives.sequence_mean, kl_coef=settings['beta'])
+  iterate = train.make_online_iteration(
+      model, params, lambda x: np.asarray(
+          turns.score(np.asarray(x.tokens)[:, width:]), np.float32), objective,
+      train.grouped(advantages.group_advantages, count), optimizer,
+      train.OnlineConfig(
+          num_samples=count, max_new_tokens=new, missing_eos_penalty=0.0,
+          layout=settings['layout']),
+      shardings=state_shardings, mesh=mesh, prompt_length=width, eos_id=-1)
+  rows = sharding.batch_sharding(mesh)
+  batches = data.prompt_batches(
+      [data.TokenizedPrompt(np.asarray(r['prompt'][-width:], np.int32), i)
+       for i, r in enumerate(_read(settings))], num_samples=count,
+      batch_size=settings['batch_size'], max_length=width, shuffle=False)
+  held = [state]
+
+  def one() -> float:
+    held[0], metrics = iterate(held[0], sharding.put(next(batches), rows))
+    return float(metrics['loss'].compute())
+
+  @jax.jit
+  def loss_of(params, tokens, elsewhere, signs):
+    real = jnp.ones(tokens.shape, bool)
+    old = scoring.token_logprobs(model, params, elsewhere, real, start=width)
+    return objective(params, Trajectory(
+        tokens=tokens, attention_mask=real, weight=jnp.ones(len(tokens)),
+        response_mask=real & (jnp.arange(width + new) >= width),
+        sampler_logprobs=old, logprobs=old, ref_logprobs=old,
+        advantages=jnp.broadcast_to(signs[:, None], old.shape)), None)[0]
+
+  given = turns.given(_read(settings), width, new)
+
+  def check() -> float:
+    prompts, others, responses, signs = map(np.asarray, next(given))
+    tokens, elsewhere = (np.concatenate([x, responses], axis=1)
+                         for x in (prompts, others))
+    return float(loss_of(held[0].params, tokens, elsewhere, signs).compute())
+
+  return turns.Task(one, check=check)
 
 
 def _generate(settings, mesh):

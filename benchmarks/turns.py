@@ -14,6 +14,10 @@ import sys
 import time
 from typing import NamedTuple
 
+# GRPO's settings that are no flags. So small a rate leaves the model as it is,
+# so that losses of given responses can be compared at any step.
+GRPO = {'num_samples': 8, 'clip': 0.2, 'learning_rate': 1e-9}
+
 # PPO's settings that are no flags. So cold, sampling is greedy; so small a rate
 # leaves all epochs the same.
 PPO = {'kl_coef': 0.05, 'gamma': 1.0, 'lam': 0.95, 'clip': 0.2,
@@ -27,10 +31,43 @@ class Task(NamedTuple):
     step: takes one optimizer step and returns its loss once it is known.
     prepare: what else happens once in a run, such as compiling for shapes that
       come later; called after the first step.
+    check: a loss that must be the other's, where a step's is of what the two
+      sampled; outside of what is timed.
   """
 
   step: Callable[[], float]
   prepare: Callable[[], None] = lambda: None
+  check: Callable[[], float] | None = None
+
+
+def score(responses) -> list[float]:
+  """A reward for each response that tells them apart: its mean token."""
+  return [float(sum(response)) / len(response) for response in responses]
+
+
+def given(rows: list[dict], width: int, new: int, size: int = 2):
+  """Batches to compare losses of, whatever the two sampled.
+
+  A response weighs 1 if it was chosen and -1 if it was rejected; what the
+  policy that sampled it and the reference say of it is what the model says of
+  it behind a prompt whose first half is another's.
+
+  Yields:
+    Prompts and those prompts, `width` tokens each, responses of `new` tokens,
+    and weights.
+  """
+  whole = [row for row in rows
+           if min(len(row['chosen']), len(row['rejected'])) >= new]
+  prompts = [row['prompt'][-width:] for row in whole]
+  mixed = [a[:width // 2] + b[width // 2:] for a, b in zip(
+      prompts[1:] + prompts[:1], prompts, strict=True)]
+  for i in range(len(whole)):
+    order = [(i + j) % len(whole) for j in range(size)]
+    both = [(k, name) for k in order for name in ('chosen', 'rejected')]
+    yield ([prompts[k] for k, _ in both],
+           [mixed[k] for k, _ in both],
+           [whole[k][name][:new] for k, name in both],
+           [1.0 if name == 'chosen' else -1.0 for _, name in both])
 
 
 def serve(make_task: Callable[[dict], Task]) -> None:
@@ -45,18 +82,19 @@ def serve(make_task: Callable[[dict], Task]) -> None:
   started = time.monotonic()
   with open(sys.argv[1], encoding='utf-8') as file:
     task = make_task(json.load(file))
+  compared = lambda loss: loss if task.check is None else task.check()
   loss = task.step()
   first, began = time.monotonic() - started, time.monotonic()
   task.prepare()
-  say(first_step_seconds=first, loss=loss,
-      prepare_seconds=time.monotonic() - began)
+  prepared = time.monotonic() - began
+  say(first_step_seconds=first, prepare_seconds=prepared, loss=compared(loss))
   for line in sys.stdin:
     if line.strip() != 'step':
       break
     began, cpu = time.monotonic(), _cpu_seconds()
     loss = task.step()
-    say(seconds=time.monotonic() - began, cpu_seconds=_cpu_seconds() - cpu,
-        loss=loss)
+    seconds, cpu = time.monotonic() - began, _cpu_seconds() - cpu
+    say(seconds=seconds, cpu_seconds=cpu, loss=compared(loss))
   say(rss_gib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 
 

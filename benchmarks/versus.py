@@ -24,6 +24,7 @@ from typing import Literal
 
 from alignjax import cli
 from alignjax.errors import InputError
+from benchmarks import turns
 
 # What a peer's environment is made of; torch's own index has CPU builds.
 _TRL = 'torch==2.13.*', 'transformers', 'datasets', 'accelerate'
@@ -31,6 +32,7 @@ PEERS = {'trl': ('trl==1.16.*', *_TRL),
          'trl_ppo': ('trl==1.12.*', *_TRL)}  # The last that has PPO.
 _WORKERS = {'trl': 'benchmarks.peers.trl_steps',
             'trl_ppo': 'benchmarks.peers.trl_ppo_steps'}
+_ONLINE = ('ppo', 'grpo')
 _AGREE = 3  # Steps whose losses are compared, from the first on.
 
 
@@ -41,8 +43,10 @@ class Config:
   peer: Literal['trl'] = 'trl'  # Who else runs.
   # What is trained; or responses, greedy, against transformers' `generate`. PPO
   # samples greedily too and at no rate to speak of, so that both write and
-  # learn the same; what agrees is the value function's loss.
-  task: Literal['sft', 'dpo', 'kto', 'reward', 'ppo', 'generate'] = 'dpo'
+  # learn the same; what agrees is the value function's loss. GRPO samples 8
+  # responses to a prompt; what agrees is the loss of responses that are given.
+  task: Literal[
+      'sft', 'dpo', 'kto', 'reward', 'ppo', 'grpo', 'generate'] = 'dpo'
   model: str  # A Hugging Face folder.
   data: str  # Preference pairs; SFT learns the chosen responses.
   turns: int = 5  # Pairs of turns that count.
@@ -52,7 +56,7 @@ class Config:
   max_new_tokens: int = 64  # Of them, of a response that is sampled.
   tolerance: float = 1e-4  # By which losses, or mean token ids, may differ.
   learning_rate: float = 1e-5  # AdamW's.
-  beta: float = 0.1  # DPO's and KTO's.
+  beta: float = 0.1  # DPO's and KTO's, and of GRPO's KL.
   num_epochs: int = 4  # PPO's, over each rollout.
   mesh: str = 'data:-1'  # Ours: devices by axis.
   # Ours: what the model reads of a batch; see the scripts' flag.
@@ -99,12 +103,16 @@ def prepare(cfg: Config, folder: pathlib.Path) -> str:
 
   records, _ = data.preferences(cfg.data)
   tokenizer = hf.load_tokenizer(cfg.model)
-  needed = cfg.batch_size * (cfg.turns + cfg.warmup)
+  samples = turns.GRPO['num_samples'] if cfg.task == 'grpo' else 1
+  if cfg.batch_size % samples:
+    raise InputError(f'batch_size={cfg.batch_size} does not hold whole groups '
+                     f'of {samples}; use a multiple of {samples}')
+  needed = cfg.batch_size // samples * (cfg.turns + cfg.warmup)
   width = cfg.max_length - cfg.max_new_tokens
   rows, _ = data.tokenize_preferences(
       records, tokenizer, long_prompts='drop',
-      max_length=4 * width if cfg.task == 'ppo' else cfg.max_length)
-  if cfg.task == 'ppo':  # No prompt is padded.
+      max_length=4 * width if cfg.task in _ONLINE else cfg.max_length)
+  if cfg.task in _ONLINE:  # No prompt is padded.
     rows = [row for row in rows if row.chosen.prompt_length >= width]
   if len(rows) < needed:
     raise InputError(f'data={cfg.data}: {len(rows)} pairs fit max_length='

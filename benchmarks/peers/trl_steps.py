@@ -21,7 +21,8 @@ def make_task(settings: dict) -> turns.Task:
   torch.set_num_threads(settings['threads'])
   if settings['task'] == 'generate':
     return turns.Task(_generate(settings))
-  make = {'sft': _sft, 'dpo': _dpo, 'kto': _kto, 'reward': _reward}
+  make = {'sft': _sft, 'dpo': _dpo, 'kto': _kto, 'reward': _reward,
+          'grpo': _grpo}
   trainer, rows = make[settings['task']](settings)
   trainer.create_optimizer()
   trainer.current_gradient_accumulation_steps = 1  # As `train` would say.
@@ -32,13 +33,15 @@ def make_task(settings: dict) -> turns.Task:
 
   def one() -> float:
     inputs = next(batches)
-    loss = trainer.training_step(trainer.model, inputs)
+    loss = trainer.training_step(
+        trainer.model, inputs, num_items_in_batch=None)
     torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), 1.0)
     trainer.optimizer.step()
     trainer.optimizer.zero_grad()
     return float(loss)
 
-  return turns.Task(one)
+  check = _given(trainer, settings) if settings['task'] == 'grpo' else None
+  return turns.Task(one, check=check)
 
 
 def _rows(settings):
@@ -47,13 +50,14 @@ def _rows(settings):
 
 
 def _arguments(config, settings, **more):
+  if config is not trl.GRPOConfig:  # Whose rows are made as it goes.
+    more |= {'max_length': settings['max_length'], 'dataset_num_proc': None}
   return config(
       output_dir=tempfile.mkdtemp(), learning_rate=settings['learning_rate'],
       per_device_train_batch_size=settings['batch_size'], use_cpu=True,
       bf16=False, fp16=False, gradient_checkpointing=False, adam_beta2=0.95,
       weight_decay=0.0, max_grad_norm=1.0, lr_scheduler_type='constant',
-      report_to=[], disable_tqdm=True, max_length=settings['max_length'],
-      dataset_num_proc=None, **more)
+      report_to=[], disable_tqdm=True, **more)
 
 
 def _model(settings):
@@ -124,6 +128,48 @@ def _reward(settings):
   return trainer, [
       {'chosen_ids': r['prompt'] + r['chosen'],
        'rejected_ids': r['prompt'] + r['rejected']} for r in _rows(settings)]
+
+
+def _grpo(settings):
+  """Prompts by their number, which the trainer's tokenizer step looks up."""
+  own, new = turns.GRPO, settings['max_new_tokens']
+  width, count = settings['max_length'] - new, own['num_samples']
+  prompts = [r['prompt'][-width:] for r in _rows(settings)]
+  trainer = _trainer(
+      trl.GRPOTrainer, _model(settings),
+      _arguments(
+          trl.GRPOConfig, settings | own, num_generations=count,
+          max_completion_length=new, generation_kwargs={'min_new_tokens': new},
+          beta=settings['beta'], epsilon=own['clip'], loss_type='grpo',
+          num_iterations=1, steps_per_generation=1,
+          use_bias_correction_kl=False),  # The paper's KL.
+      settings, {'prompt': '0'},
+      reward_funcs=lambda completion_ids, **_: turns.score(completion_ids))
+  trainer._tokenize_prompts = lambda names: (
+      [prompts[int(name)] for name in names], None, {})
+  return trainer, [{'prompt': str(i)} for i in range(len(prompts))
+                   for _ in range(count)]
+
+
+def _given(trainer, settings):
+  """The trainer's loss of responses that it did not sample."""
+  new = settings['max_new_tokens']
+  batches = turns.given(
+      _rows(settings), settings['max_length'] - new, new)
+
+  @torch.no_grad()
+  def check() -> float:
+    prompts, others, responses, signs = map(torch.tensor, next(batches))
+    elsewhere = torch.cat([others, responses], dim=1)
+    old = trainer._get_per_token_logps_and_entropies(
+        trainer.model, elsewhere, torch.ones_like(elsewhere), new)[0]
+    return float(trainer.compute_loss(trainer.model, {
+        'prompt_ids': prompts, 'prompt_mask': torch.ones_like(prompts),
+        'completion_ids': responses,
+        'completion_mask': torch.ones_like(responses), 'advantages': signs,
+        'old_per_token_logps': old, 'ref_per_token_logps': old}))
+
+  return check
 
 
 def _generate(settings):

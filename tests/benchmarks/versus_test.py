@@ -89,6 +89,20 @@ def test_the_first_losses_are_trl_s(task, flags, tmp_path):
 
 
 @pytest.mark.parity
+def test_grpo_s_loss_of_given_responses_is_trl_s(flags, tmp_path):
+  """What the two sample differs, at a rate that leaves both as they are."""
+  pytest.importorskip('trl', minversion='1.16', reason='trl is not installed')
+  path = tmp_path / 'result.json'
+  versus.main(versus.Config(
+      task='grpo', turns=1, json=str(path), **flags | dict(
+          max_length=15, batch_size=64)))  # A prompt for each device.
+  found = json.loads(path.read_text())
+  assert found['loss_difference'] < 1e-5
+  ours = [a for a, _ in found['losses']]
+  assert max(ours) - min(ours) > 1e-4  # They are of different responses.
+
+
+@pytest.mark.parity
 def test_ppo_writes_and_learns_what_trl_s_does(flags, tmp_path, monkeypatch):
   """TRL 1.12's loop; of prompts to which the tiny model writes no padding.
 

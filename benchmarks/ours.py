@@ -138,6 +138,16 @@ def _reward(settings, mesh):
   return trainee, objectives.reward(model), None, _pairs(settings, mesh)
 
 
+def _prompts(settings):
+  """Batches of the rows' prompts, in their order, each as often as sampled."""
+  width = settings['max_length'] - settings['max_new_tokens']
+  return data.prompt_batches(
+      [data.TokenizedPrompt(np.asarray(r['prompt'][-width:], np.int32), i)
+       for i, r in enumerate(_read(settings))], max_length=width,
+      batch_size=settings['batch_size'], num_samples=settings['num_samples'],
+      shuffle=False)
+
+
 def _ppo(settings, mesh):
   """Iterations of PPO, of all four models; the value function's loss."""
   policy, width = _policy(settings), (
@@ -157,17 +167,15 @@ def _ppo(settings, mesh):
       value_clip=turns.PPO['clip'], num_epochs=settings['num_epochs'],
       num_minibatches=1, missing_eos_penalty=0.0,
       temperature=turns.PPO['temperature'],
-      max_new_tokens=settings['max_new_tokens'])
+      max_new_tokens=settings['max_new_tokens'],
+      num_samples=settings['num_samples'],
+      layout='branched' if settings['num_samples'] > 1 else 'padded')
   state, shardings = train.init_ppo_state(
       policy, value, *optimizers, config, mesh=mesh, seed=0)
   iterate = train.make_ppo_iteration(
       policy, value, reward_fn, *optimizers, config, shardings=shardings,
       mesh=mesh, prompt_length=width, eos_id=-1)
-  batches = data.prompt_batches(
-      [data.TokenizedPrompt(np.asarray(r['prompt'][-width:], np.int32), i)
-       for i, r in enumerate(_read(settings))],
-      batch_size=settings['batch_size'], max_length=width, shuffle=False)
-  held = [state]
+  batches, held = _prompts(settings), [state]
 
   def one() -> float:
     held[0], metrics = iterate(held[0], sharding.put(
@@ -181,7 +189,7 @@ def _grpo(settings, mesh):
   """Iterations of GRPO; what is compared is the loss of given responses."""
   policy, own = _policy(settings), turns.GRPO
   model, params, _ = policy.reference(mesh)
-  new, count = settings['max_new_tokens'], own['num_samples']
+  new, count = settings['max_new_tokens'], settings['num_samples']
   width = settings['max_length'] - new
   optimizer = train.make_optimizer(
       own['learning_rate'], 1_000, warmup=0.0, decay='constant')
@@ -199,11 +207,7 @@ def _grpo(settings, mesh):
           layout=settings['layout']),
       shardings=state_shardings, mesh=mesh, prompt_length=width, eos_id=-1)
   rows = sharding.batch_sharding(mesh)
-  batches = data.prompt_batches(
-      [data.TokenizedPrompt(np.asarray(r['prompt'][-width:], np.int32), i)
-       for i, r in enumerate(_read(settings))], num_samples=count,
-      batch_size=settings['batch_size'], max_length=width, shuffle=False)
-  held = [state]
+  batches, held = _prompts(settings), [state]
 
   def one() -> float:
     held[0], metrics = iterate(held[0], sharding.put(next(batches), rows))
@@ -238,10 +242,7 @@ def _generate(settings, mesh):
       model, max_new_tokens=settings['max_new_tokens'], eos_id=-1,
       temperature=0.0, mesh=mesh, param_shardings=whole)
   width = settings['max_length'] - settings['max_new_tokens']
-  rows = [data.TokenizedPrompt(np.asarray(r['prompt'][-width:], np.int32), i)
-          for i, r in enumerate(_read(settings))]
-  batches = data.prompt_batches(
-      rows, batch_size=settings['batch_size'], max_length=width, shuffle=False)
+  batches = _prompts(settings)
   params = sharding.put(params, whole)
   key = sharding.put(jax.random.key(0), whole)
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 # GRPO's settings that are no flags. So small a rate leaves the model as it is,
 # so that losses of given responses can be compared at any step.
-GRPO = {'num_samples': 8, 'clip': 0.2, 'learning_rate': 1e-9}
+GRPO = {'clip': 0.2, 'learning_rate': 1e-9}
 
 # PPO's settings that are no flags. So cold, sampling is greedy; so small a rate
 # leaves all epochs the same.
@@ -56,17 +56,15 @@ def given(rows: list[dict], width: int, new: int, size: int = 2):
     Prompts and those prompts, `width` tokens each, responses of `new` tokens,
     and weights.
   """
-  whole = [row for row in rows
-           if min(len(row['chosen']), len(row['rejected'])) >= new]
-  prompts = [row['prompt'][-width:] for row in whole]
+  prompts = [row['prompt'][-width:] for row in rows]
   mixed = [a[:width // 2] + b[width // 2:] for a, b in zip(
       prompts[1:] + prompts[:1], prompts, strict=True)]
-  for i in range(len(whole)):
-    order = [(i + j) % len(whole) for j in range(size)]
+  for i in range(len(rows)):
+    order = [(i + j) % len(rows) for j in range(size)]
     both = [(k, name) for k in order for name in ('chosen', 'rejected')]
     yield ([prompts[k] for k, _ in both],
            [mixed[k] for k, _ in both],
-           [whole[k][name][:new] for k, name in both],
+           [rows[k][name][:new] for k, name in both],
            [1.0 if name == 'chosen' else -1.0 for _, name in both])
 
 

@@ -24,7 +24,6 @@ from typing import Literal
 
 from alignjax import cli
 from alignjax.errors import InputError
-from benchmarks import turns
 
 # What a peer's environment is made of; torch's own index has CPU builds.
 _TRL = 'torch==2.13.*', 'transformers', 'datasets', 'accelerate'
@@ -43,8 +42,8 @@ class Config:
   peer: Literal['trl'] = 'trl'  # Who else runs.
   # What is trained; or responses, greedy, against transformers' `generate`. PPO
   # samples greedily too and at no rate to speak of, so that both write and
-  # learn the same; what agrees is the value function's loss. GRPO samples 8
-  # responses to a prompt; what agrees is the loss of responses that are given.
+  # learn the same; what agrees is the value function's loss. Of GRPO it is the
+  # loss of responses that are given, since what the two sample differs.
   task: Literal[
       'sft', 'dpo', 'kto', 'reward', 'ppo', 'grpo', 'generate'] = 'dpo'
   model: str  # A Hugging Face folder.
@@ -58,6 +57,8 @@ class Config:
   learning_rate: float = 1e-5  # AdamW's.
   beta: float = 0.1  # DPO's and KTO's, and of GRPO's KL.
   num_epochs: int = 4  # PPO's, over each rollout.
+  # PPO's and GRPO's responses to a prompt, side by side; 1 and 8 if left out.
+  num_samples: int | None = None
   mesh: str = 'data:-1'  # Ours: devices by axis.
   # Ours: what the model reads of a batch; see the scripts' flag.
   layout: Literal['padded', 'packed', 'branched'] = 'branched'
@@ -103,7 +104,7 @@ def prepare(cfg: Config, folder: pathlib.Path) -> str:
 
   records, _ = data.preferences(cfg.data)
   tokenizer = hf.load_tokenizer(cfg.model)
-  samples = turns.GRPO['num_samples'] if cfg.task == 'grpo' else 1
+  samples = _samples(cfg)
   if cfg.batch_size % samples:
     raise InputError(f'batch_size={cfg.batch_size} does not hold whole groups '
                      f'of {samples}; use a multiple of {samples}')
@@ -114,6 +115,10 @@ def prepare(cfg: Config, folder: pathlib.Path) -> str:
       max_length=4 * width if cfg.task in _ONLINE else cfg.max_length)
   if cfg.task in _ONLINE:  # No prompt is padded.
     rows = [row for row in rows if row.chosen.prompt_length >= width]
+  if cfg.task == 'grpo':  # Nor a response that is given.
+    rows = [row for row in rows if all(
+        len(x.tokens) - x.prompt_length >= cfg.max_new_tokens
+        for x in (row.chosen, row.rejected))]
   if len(rows) < needed:
     raise InputError(f'data={cfg.data}: {len(rows)} pairs fit max_length='
                      f'{cfg.max_length}, and {needed} are needed')
@@ -131,7 +136,7 @@ def prepare(cfg: Config, folder: pathlib.Path) -> str:
               'steps': cfg.warmup + cfg.turns,
               'mesh': cfg.mesh, 'layout': cfg.layout,
               'max_new_tokens': cfg.max_new_tokens,
-              'num_epochs': cfg.num_epochs,
+              'num_epochs': cfg.num_epochs, 'num_samples': samples,
               'learning_rate': cfg.learning_rate, 'beta': cfg.beta,
               'threads': len(os.sched_getaffinity(0)),
               'reward_model': str(folder / 'reward_model')}
@@ -144,6 +149,13 @@ def prepare(cfg: Config, folder: pathlib.Path) -> str:
   path = folder / 'settings.json'
   path.write_text(json.dumps(settings))
   return str(path)
+
+
+def _samples(cfg: Config) -> int:
+  """Responses to a prompt."""
+  if cfg.task not in _ONLINE:
+    return 1
+  return cfg.num_samples or {'ppo': 1, 'grpo': 8}[cfg.task]
 
 
 def environment(peer: str, cache: pathlib.Path) -> str:
@@ -232,7 +244,8 @@ def compare(cfg: Config, ours: Worker, theirs: Worker) -> dict:
       'prepare_seconds': [ours.first['prepare_seconds'],
                           theirs.first['prepare_seconds']],
       'batch_size': cfg.batch_size, 'max_length': cfg.max_length,
-      'mesh': cfg.mesh, 'layout': cfg.layout, 'model': cfg.model,
+      'num_samples': _samples(cfg), 'mesh': cfg.mesh, 'layout': cfg.layout,
+      'model': cfg.model,
       'python': platform.python_version(),
       'jax': importlib.metadata.version('jax'),
       'peer_is': PEERS[peer_of(cfg)],

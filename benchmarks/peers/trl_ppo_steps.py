@@ -66,7 +66,8 @@ def _trainer(settings) -> ppo.PPOTrainer:
   size, own = settings['batch_size'], turns.PPO
   width = settings['max_length'] - settings['max_new_tokens']
   with open(settings['rows'], encoding='utf-8') as file:
-    rows = [{'input_ids': json.loads(line)['prompt'][-width:]} for line in file]
+    rows = [{'input_ids': json.loads(line)['prompt'][-width:]} for line in file
+            for _ in range(settings['num_samples'])]
   trainer = ppo.PPOTrainer(
       ppo.PPOConfig(
           output_dir=tempfile.mkdtemp(), use_cpu=True, bf16=False, fp16=False,

@@ -133,7 +133,7 @@ def _reward(settings):
 def _grpo(settings):
   """Prompts by their number, which the trainer's tokenizer step looks up."""
   own, new = turns.GRPO, settings['max_new_tokens']
-  width, count = settings['max_length'] - new, own['num_samples']
+  width, count = settings['max_length'] - new, settings['num_samples']
   prompts = [r['prompt'][-width:] for r in _rows(settings)]
   trainer = _trainer(
       trl.GRPOTrainer, _model(settings),

@@ -95,7 +95,8 @@ def test_grpo_s_loss_of_given_responses_is_trl_s(flags, tmp_path):
   path = tmp_path / 'result.json'
   versus.main(versus.Config(
       task='grpo', turns=1, json=str(path), **flags | dict(
-          max_length=15, batch_size=64)))  # A prompt for each device.
+          max_length=11, max_new_tokens=4,
+          batch_size=64)))  # A prompt for each device.
   found = json.loads(path.read_text())
   assert found['loss_difference'] < 1e-5
   ours = [a for a, _ in found['losses']]
@@ -103,7 +104,9 @@ def test_grpo_s_loss_of_given_responses_is_trl_s(flags, tmp_path):
 
 
 @pytest.mark.parity
-def test_ppo_writes_and_learns_what_trl_s_does(flags, tmp_path, monkeypatch):
+@pytest.mark.parametrize('num_samples', [1, 4])
+def test_ppo_writes_and_learns_what_trl_s_does(
+    num_samples, flags, tmp_path, monkeypatch):
   """TRL 1.12's loop; of prompts to which the tiny model writes no padding.
 
   TRL finds a response's end by the pad token, and ours by EOS.
@@ -114,7 +117,7 @@ def test_ppo_writes_and_learns_what_trl_s_does(flags, tmp_path, monkeypatch):
   monkeypatch.setenv('PYTHONPATH', folder)
   path = tmp_path / 'result.json'
   versus.main(versus.Config(task='ppo', turns=1, json=str(path), **flags | dict(
-      max_length=15, max_new_tokens=8)))
+      max_length=15, batch_size=8 * num_samples, num_samples=num_samples)))
   found = json.loads(path.read_text())
   assert found['loss_difference'] < 1e-5
   ours = [a for a, _ in found['losses']]

@@ -28,9 +28,11 @@ from alignjax.errors import InputError
 # What a peer's environment is made of; torch's own index has CPU builds.
 _TRL = 'torch==2.13.*', 'transformers', 'datasets', 'accelerate'
 PEERS = {'trl': ('trl==1.16.*', *_TRL),
-         'trl_ppo': ('trl==1.12.*', *_TRL)}  # The last that has PPO.
+         'trl_ppo': ('trl==1.12.*', *_TRL),  # The last that has PPO.
+         'tunix': ('google-tunix==0.1.*',)}
 _WORKERS = {'trl': 'benchmarks.peers.trl_steps',
-            'trl_ppo': 'benchmarks.peers.trl_ppo_steps'}
+            'trl_ppo': 'benchmarks.peers.trl_ppo_steps',
+            'tunix': 'benchmarks.peers.tunix_steps'}
 _ONLINE = ('ppo', 'grpo')
 _AGREE = 3  # Steps whose losses are compared, from the first on.
 
@@ -39,7 +41,8 @@ _AGREE = 3  # Steps whose losses are compared, from the first on.
 class Config:
   """Settings of a comparison."""
 
-  peer: Literal['trl'] = 'trl'  # Who else runs.
+  # Who else runs. Tunix has SFT and DPO, of models as Llama.
+  peer: Literal['trl', 'tunix'] = 'trl'
   # What is trained; or responses, greedy, against transformers' `generate`. PPO
   # samples greedily too and at no rate to speak of, so that both write and
   # learn the same; what agrees is the value function's loss. Of GRPO it is the
@@ -72,6 +75,9 @@ def main(cfg: Config) -> None:
   if cfg.turns < 1 or cfg.warmup < _AGREE:
     raise InputError(f'turns={cfg.turns}, warmup={cfg.warmup}: at least 1 and '
                      f'{_AGREE} are needed')
+  if cfg.peer == 'tunix' and cfg.task not in ('sft', 'dpo'):
+    raise InputError(f'task={cfg.task}: of tunix there are sft and dpo here; '
+                     'use peer=trl')
   with tempfile.TemporaryDirectory() as folder:
     settings = prepare(cfg, pathlib.Path(folder))
     peer = peer_of(cfg)
@@ -90,7 +96,7 @@ def main(cfg: Config) -> None:
 
 def peer_of(cfg: Config) -> str:
   """Whose environment and worker a task is compared in."""
-  return 'trl_ppo' if cfg.task == 'ppo' else cfg.peer
+  return 'trl_ppo' if (cfg.peer, cfg.task) == ('trl', 'ppo') else cfg.peer
 
 
 def prepare(cfg: Config, folder: pathlib.Path) -> str:

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from alignjax.errors import InputError
+from benchmarks import tiny
 from benchmarks import versus
 
 
@@ -73,6 +74,11 @@ def test_what_a_comparison_cannot_use_is_refused(flags, tmp_path):
     versus.prepare(versus.Config(turns=997, **flags), tmp_path)
   with pytest.raises(InputError, match='warmup=1'):
     versus.main(versus.Config(warmup=1, **flags))
+  with pytest.raises(InputError, match='task=kto: of tunix there are sft'):
+    versus.main(versus.Config(peer='tunix', task='kto', **flags))
+  with pytest.raises(InputError, match=r'batch_size=8 does not hold .* of 3'):
+    versus.prepare(
+        versus.Config(task='ppo', num_samples=3, **flags), tmp_path)
 
 
 @pytest.mark.parity
@@ -84,6 +90,25 @@ def test_the_first_losses_are_trl_s(task, flags, tmp_path):
   versus.main(versus.Config(task=task, turns=1, json=str(path), **flags))
   found = json.loads(path.read_text())
   assert found['loss_difference'] < 1e-5
+  ours = [a for a, _ in found['losses']]
+  assert max(ours) - min(ours) > 1e-4  # They are of different steps.
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize('task', ['sft', 'dpo'])
+def test_the_first_losses_are_tunix_s(task, pairs_file, tmp_path):
+  """In its own environment, which no other package here can share."""
+  python = os.environ.get('ALIGNJAX_TUNIX')
+  if not python:
+    pytest.skip('ALIGNJAX_TUNIX is not set; it names a Python with Tunix 0.1')
+  model, path = tmp_path / 'tiny', tmp_path / 'result.json'
+  tiny.main(tiny.Config(model=str(model), data=pairs_file, vocab_size=300))
+  versus.main(versus.Config(
+      peer='tunix', task=task, turns=1, json=str(path), model=str(model),
+      data=pairs_file, batch_size=8, max_length=256, learning_rate=1e-3,
+      python=python))
+  found = json.loads(path.read_text())
+  assert found['loss_difference'] < 1e-4
   ours = [a for a, _ in found['losses']]
   assert max(ours) - min(ours) > 1e-4  # They are of different steps.
 

@@ -4,8 +4,10 @@
 
     length        shorter and longer rows, the same tokens in a batch
     microbatches  a batch of the first of --lengths in 1 to 8 parts
-    methods       of the same: SFT on all responses of some pairs, and DPO on
-                  the pairs, with the reference's pass and without
+    methods       of the same: SFT on all responses of some pairs; DPO on the
+                  pairs, with the reference's pass and without; and PPO, an
+                  update by as many responses that it samples, of all four
+                  models
     saving        --interval steps of the first of --lengths, of which one is
                   saved: not at all, in the background, and waited for
 
@@ -27,9 +29,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from alignjax import adapters
 from alignjax import checkpoints
 from alignjax import cli
 from alignjax import data
+from alignjax import models
 from alignjax import objectives
 from alignjax import partitioning
 from alignjax import rollout
@@ -40,6 +44,7 @@ from alignjax.errors import InputError
 from alignjax.models import attention
 from alignjax.models import visible
 from alignjax.types import PreferenceBatch
+from alignjax.types import PromptBatch
 from alignjax.types import TokenBatch
 
 _PARTS = (1, 2, 4, 8)
@@ -183,13 +188,46 @@ def _methods(cfg: Config, model: _Model) -> list[dict]:
       model.model, model.reference, mesh=model.mesh,
       param_shardings=model.shardings.params)
   reference = lambda: jax.block_until_ready(annotate(None, batch))
-  sft, dpo, asked = _in_turns(cfg.repeats, [
+  sft, dpo, asked, ppo = _in_turns(cfg.repeats, [
       model.step(objectives.sft(model.model), texts),
-      model.step(objectives.dpo(model.model), reference()), reference])
+      model.step(objectives.dpo(model.model), reference()), reference,
+      _ppo(model, tokens.reshape(-1, length)[:, :length // 2])])
   row = lambda name, seconds: {
       'step': name, 'seconds': seconds, "of SFT's": seconds / sft}
   return [row('SFT', sft), row('DPO', dpo + asked),
-          row('DPO, the reference known', dpo)]
+          row('DPO, the reference known', dpo), row('PPO', ppo)]
+
+
+def _ppo(model: _Model, prompts: np.ndarray) -> Callable[[], None]:
+  """An iteration that samples as many tokens as the prompts have, once each.
+  """
+  rows, width = prompts.shape
+  mesh, scalar = model.mesh, models.ScalarModel(model.model.config)
+  policy = adapters.full(model.model, model.reference, '')
+  value = adapters.full(
+      scalar, scalar.init(jax.random.key(0), model.reference), '')
+  config = train.PPOConfig(
+      num_epochs=1, num_minibatches=1, max_new_tokens=width)
+  state, shardings = train.init_ppo_state(
+      policy, value, model.optimizer, model.optimizer, config, mesh=mesh,
+      seed=0)
+  score = rollout.make_reward_fn(
+      scalar, sharding.put(value.params, shardings.value.params), mesh=mesh,
+      param_shardings=shardings.value.params)
+  iterate = train.make_ppo_iteration(
+      policy, value, score, model.optimizer, model.optimizer, config,
+      shardings=shardings, mesh=mesh, prompt_length=width, eos_id=-1)
+  numbers = np.arange(rows, dtype=np.int32)
+  batch, held = model.put(PromptBatch(
+      tokens=prompts, attention_mask=np.ones(prompts.shape, bool),
+      prompt_id=numbers, sample_id=0 * numbers,
+      weight=np.ones(rows, np.float32))), [state]
+
+  def once():
+    held[0], metrics = iterate(held[0], batch)
+    jax.block_until_ready(metrics)
+
+  return once
 
 
 def _saving(cfg: Config, model: _Model) -> list[dict]:

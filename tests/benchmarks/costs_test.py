@@ -42,9 +42,9 @@ def test_a_batch_is_cut_into_parts(rows_of):
 
 
 def test_methods_are_told_by_sft_s_step(rows_of):
-  sft, dpo, known = rows_of('methods')
+  sft, dpo, known, ppo = rows_of('methods')
   assert sft["of SFT's"] == 1.0
-  assert dpo['seconds'] > known['seconds'] > 0
+  assert dpo['seconds'] > known['seconds'] > 0 and ppo['seconds'] > 0
   assert dpo["of SFT's"] == pytest.approx(dpo['seconds'] / sft['seconds'])
 
 

@@ -22,7 +22,7 @@ from alignjax.partitioning import RULES
 from alignjax.topologies import AXES
 
 # From glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 _LARGE_BYTES = 1 << 28
 
@@ -35,7 +35,9 @@ def use_cpu(num_devices: int = 2) -> None:
   that a batch that splits here splits on every machine. A large model's matmuls
   use all cores from one device, which holds its weights once. And memory that
   is freed is kept by the process, to be used by the next step, where glibc can:
-  not what threads ask for in pieces of more than 64 MiB.
+  not what threads ask for in pieces of more than 64 MiB. All threads share two
+  heaps: with glibc's eight for each core, what a save's threads freed in one is
+  asked for anew in another, and a run grows with its saves.
 
   Call before any array is made. `cpu_devices` says how many devices a run is
   to have; a count in XLA_FLAGS or in JAX_NUM_CPU_DEVICES wins.
@@ -44,6 +46,7 @@ def use_cpu(num_devices: int = 2) -> None:
     libc = ctypes.CDLL(None)
     libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
     libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+    libc.mallopt(_M_ARENA_MAX, 2)
   flags = os.environ.get('XLA_FLAGS', '')
   if ('xla_force_host_platform_device_count' in flags
       or 'JAX_NUM_CPU_DEVICES' in os.environ):

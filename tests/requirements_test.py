@@ -3,6 +3,7 @@
 import configparser
 import pathlib
 import re
+import tomllib
 
 from packaging import requirements
 import pytest
@@ -45,6 +46,16 @@ def test_everything_is_pinned_as_asked_and_has_a_hash(path):
   for asked in _asked():
     version, _ = found[_plain(asked.name)]
     assert asked.specifier.contains(version), asked
+
+
+def test_what_builds_it_is_pinned_as_asked_and_has_a_hash():
+  project = tomllib.loads((_ROOT / 'pyproject.toml').read_text())
+  found = pins(_ROOT / 'requirements' / 'build.txt')
+  assert len(found) == len(project['build-system']['requires'])
+  for line in project['build-system']['requires']:
+    asked = requirements.Requirement(line)
+    version, hashes = found[_plain(asked.name)]
+    assert asked.specifier.contains(version) and hashes, asked
 
 
 def test_both_pythons_have_one():

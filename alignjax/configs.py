@@ -53,6 +53,8 @@ class RunConfig:
   on_bad_record: Literal['error', 'skip'] = 'error'
   # What to do with rows that say again, or the contrary of, what another says.
   duplicates: Literal['keep', 'drop'] = 'keep'
+  # Keep a large file's rows, tokenized, in the user's cache for the next run.
+  reuse_rows: bool = True
   plain: bool = False    # Leave the folder's chat template out.
 
 

@@ -35,7 +35,8 @@ TESTBED_MARK = 'testbed.json'
 
 # Settings that may differ between a run and its continuation.
 FREE = ('workdir', 'resume', 'mesh', 'save_every', 'compare', 'profile',
-         'on_save_error', 'max_skipped', 'replay', 'save_in_background')
+         'on_save_error', 'max_skipped', 'replay', 'save_in_background',
+         'reuse_rows')
 
 # Files that a run writes before it trains, and can write again.
 _BEFORE_TRAINING = ('config.json', 'demonstrations.jsonl')

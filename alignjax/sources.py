@@ -21,6 +21,7 @@ from alignjax import distributed
 from alignjax import evaluation
 from alignjax import feedback
 from alignjax import hf
+from alignjax import row_cache
 from alignjax import runs
 from alignjax import sharding
 from alignjax import testbed
@@ -151,11 +152,20 @@ def ranking_rows(
 def _file_rows(run, cfg, tokenizer, path, read: Callable, tokenize: Callable,
                test_path: str = ''):
   """Reads and tokenizes a file, and says what was read and what did not fit."""
-  records, text, summary = _read(cfg, path, read, test_path)
-  rows, fitted = tokenize(
-      records, tokenizer, max_length=cfg.max_length, plain=cfg.plain,
-      long_prompts=cfg.long_prompts)
-  _note(run, text, summary, fitted)
+  options = dict(max_length=cfg.max_length, plain=cfg.plain,
+                 long_prompts=cfg.long_prompts)
+
+  def make():
+    records, text, summary = _read(cfg, path, read, test_path)
+    rows, fitted = tokenize(records, tokenizer, **options)
+    return rows, _notes(text, summary, fitted)
+
+  how = options | _reading(cfg) | getattr(tokenize, 'keywords', {}) | {
+      'read': read.__name__, 'duplicates': cfg.duplicates}
+  rows, notes = row_cache.rows_of(
+      (path, test_path), how, tokenizer, make, note=run.console.note,
+  ) if cfg.reuse_rows else make()
+  run.note_reading(*notes)
   return rows
 
 
@@ -212,8 +222,7 @@ def _longest_shared(model: ModelConfig) -> float:
 
 def _read(cfg: runs.RunConfig, path: str, read: Callable, test_path: str = ''):
   """(records, what was read in words, the same for summary.json)."""
-  settings = dict(split=cfg.split, max_dropped=cfg.max_dropped,
-                  on_bad_record=cfg.on_bad_record)
+  settings = _reading(cfg)
   records, reading = read(path, **settings)
   unique, repeated = data.without_duplicates(records)
   if test_path:
@@ -234,14 +243,20 @@ def _read(cfg: runs.RunConfig, path: str, read: Callable, test_path: str = ''):
       'kept_repetitions': counts, 'dropped_repetitions': {}}
 
 
-def _note(run: runs.Run, text: str, summary: dict, fitted: data.Fitted):
-  """Says what was read and what fits, and keeps both for summary.json."""
-  run.note_reading(f'{text}; {fitted}', summary | {'fitted': {
+def _reading(cfg: runs.RunConfig) -> dict:
+  """How files are read."""
+  return {name: getattr(cfg, name)
+          for name in ('split', 'max_dropped', 'on_bad_record')}
+
+
+def _notes(text: str, summary: dict, fitted: data.Fitted) -> tuple[str, dict]:
+  """What was read and what fits, in words and for summary.json."""
+  return f'{text}; {fitted}', summary | {'fitted': {
       'max_length': fitted.max_length, 'rows': fitted.num_rows,
       'cut_responses': len(fitted.cut_responses),
       'cut_prompts': len(fitted.cut_prompts),
       'dropped': dict(collections.Counter(
-          reason for reason, _ in fitted.dropped))}})
+          reason for reason, _ in fitted.dropped))}}
 
 
 def prompt_rows(
@@ -253,7 +268,7 @@ def prompt_rows(
   rows, fitted = data.tokenize_prompts(
       records, tokenizer, max_length=max_length, plain=cfg.plain,
       long_prompts=cfg.long_prompts)
-  _note(run, text, summary, fitted)
+  run.note_reading(*_notes(text, summary, fitted))
   return records, rows
 
 
@@ -264,29 +279,10 @@ def pretraining_rows(
   if not path:
     texts = testbed.corpus(WORLD, cfg.seed, 2_000)
   else:
-    records, reading = data.documents(
-        path, split=cfg.split, max_dropped=cfg.max_dropped,
-        on_bad_record=cfg.on_bad_record)
+    records, reading = data.documents(path, **_reading(cfg))
     run.note_reading(str(reading), reading.summary())
     texts = [record.text for record in records]
   return data.tokenize_documents(texts, tokenizer, max_length=cfg.max_length)
-
-
-def hold_out(
-    rows: Sequence, count: int, seed: int
-) -> tuple[list, list]:
-  """(the rest, `count` rows drawn by the seed), both in the file's order.
-
-  Raises:
-    InputError: as many rows are to be held out as there are.
-  """
-  if count >= len(rows):
-    raise InputError(
-        f'holding out {count} of {len(rows)} rows leaves none to train on; '
-        'give more rows, or --test-data')
-  chosen = set(np.random.default_rng(seed).permutation(len(rows))[:count])
-  return ([r for i, r in enumerate(rows) if i not in chosen],
-          [r for i, r in enumerate(rows) if i in chosen])
 
 
 def ppo_prompts(

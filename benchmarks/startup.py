@@ -3,7 +3,8 @@
   python -m benchmarks.startup -- experiments.sft --model DIR --data FILE
 
 Starts the command that follows `--` with a step to take and a folder of its
-own, twice: once with an empty compilation cache and once with what that left.
+own, twice: once with empty caches, of programs and of rows, and once with what
+that left.
 Timed from the process's start to the first line of metrics.jsonl; the run is
 then ended. `--rows 1,10` does so for the file's rows as they are, and again for
 ten times as many, each under another name.
@@ -63,7 +64,8 @@ def start(command: list[str], folder: pathlib.Path, name: str,
     process = subprocess.Popen(
         [sys.executable, '-m', *command, '--workdir', str(workdir)],
         stdout=said, stderr=said,
-        env=os.environ | {'JAX_COMPILATION_CACHE_DIR': str(folder / 'cache')})
+        env=os.environ | {'JAX_COMPILATION_CACHE_DIR': str(folder / 'cache'),
+                          'XDG_CACHE_HOME': str(folder / 'home')})
   try:
     while not (lines.exists() and lines.stat().st_size):
       peak = max(peak, _peak_gib(process.pid))

@@ -115,7 +115,7 @@ def split_rows(cfg, run: runs.Run, tokenizer, policy: str):
   if test_path:
     return rows, sources.preference_rows(run, cfg, tokenizer, test_path)
   count = min(cfg.num_held_out, max(1, len(rows) // 4))
-  return sources.hold_out(rows, count, cfg.seed)
+  return data.hold_out(rows, count, cfg.seed)
 
 
 def held_out_batches(rows, cfg):

@@ -48,7 +48,7 @@ def fit(cfg: Config, run: runs.Run) -> None:
     held_out = sources.preference_rows(run, cfg, tokenizer, test_path)
   else:
     count = min(cfg.num_held_out, max(1, len(rows) // 4))
-    rows, kept = sources.hold_out(rows, count, cfg.seed)
+    rows, kept = data.hold_out(rows, count, cfg.seed)
     held_out = [pair for row in kept for pair in ranked_pairs(row)]
   reward.fit_and_measure(
       cfg, run, policy, held_out,

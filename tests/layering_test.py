@@ -58,6 +58,7 @@ _FLOORS = {
     'outcomes': 6,
     'plan': 6,
     'report': 6,
+    'row_cache': 6,
     'runs': 6,
     'scripts': 6,
     'serving': 6,

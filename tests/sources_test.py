@@ -95,20 +95,6 @@ def test_prompts_keep_the_place_of_their_record(run, tmp_path):
   assert [records[row.prompt_id].prompt for row in rows] == ['how', 'what']
 
 
-def test_held_out_rows_are_drawn_by_the_seed_and_are_no_others():
-  rows = list(range(20))
-  kept, out = sources.hold_out(rows, 5, seed=0)
-  assert len(out) == 5 and sorted(kept + out) == rows
-  assert (kept, out) == (sorted(kept), sorted(out))
-  assert out == sources.hold_out(rows, 5, seed=0)[1]
-  assert out != sources.hold_out(rows, 5, seed=1)[1]
-
-
-def test_not_all_rows_can_be_held_out():
-  with pytest.raises(InputError, match='holding out 3 of 3 rows leaves none'):
-    sources.hold_out([1, 2, 3], 3, seed=0)
-
-
 def make_trajectory(rows, texts):
   """Responses to the prompts of these rows; what is over is filler."""
   batch = next(data.prompt_batches(

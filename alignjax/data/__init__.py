@@ -52,6 +52,7 @@ from alignjax.data.pretraining import pack_documents
 from alignjax.data.pretraining import tokenize_documents
 from alignjax.data.records import read_jsonl
 from alignjax.data.rules import BadRecord
+from alignjax.data.subsets import hold_out
 from alignjax.data.tokenize import tokenize_demonstration
 from alignjax.data.tokenize import tokenize_demonstrations
 from alignjax.data.tokenize import tokenize_preference
@@ -101,6 +102,7 @@ __all__ = [
     'demonstrations',
     'describe_layout',
     'documents',
+    'hold_out',
     'make_batches',
     'make_layout',
     'mix',

@@ -117,14 +117,17 @@ def store(folder: str | os.PathLike, rows: Sequence, notes: Any) -> None:
   folder.parent.mkdir(parents=True, exist_ok=True)
   with tempfile.TemporaryDirectory(dir=folder.parent) as made:
     made = pathlib.Path(made) / folder.name
-    made.mkdir()
+    made.mkdir(mode=0o700)  # What users' data says is for them to read.
     for name, array in arrays.items():
       np.save(made / f'{name}.npy', array)
     about = [kind, notes, {
         name: _digest(made / f'{name}.npy') for name in arrays}]
     (made / 'about.json').write_text(json.dumps([about, _digest_of(about)]))
-    if not folder.exists():
+    try:
       made.rename(folder)
+    except OSError:
+      if not folder.exists():  # Else it was stored before, or meanwhile.
+        raise
 
 
 def load(folder: str | os.PathLike) -> tuple[StoredRows, Any] | None:

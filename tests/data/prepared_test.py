@@ -48,6 +48,7 @@ def test_what_is_stored_is_what_is_loaded(kind, tmp_path):
   with pytest.raises(IndexError, match='row 9 of'):
     loaded[9]
   assert [p.name for p in tmp_path.iterdir()] == ['a']
+  assert not (tmp_path / 'a').stat().st_mode & 0o077  # Nobody else's to read.
 
 
 def test_batches_of_stored_rows_are_the_same(tmp_path):

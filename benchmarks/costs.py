@@ -5,9 +5,9 @@
     length        shorter and longer rows, the same tokens in a batch
     microbatches  a batch of the first of --lengths in 1 to 8 parts
     methods       of the same: SFT on all responses of some pairs; DPO on the
-                  pairs, with the reference's pass and without; and PPO, an
-                  update by as many responses that it samples, of all four
-                  models
+                  pairs, with the reference's pass and without; and PPO of all
+                  four models, an update by two responses that it samples to
+                  each pair's prompt, as long as the pair's
     saving        --interval steps of the first of --lengths, of which one is
                   saved: not at all, in the background, and waited for
 
@@ -191,7 +191,7 @@ def _methods(cfg: Config, model: _Model) -> list[dict]:
   sft, dpo, asked, ppo = _in_turns(cfg.repeats, [
       model.step(objectives.sft(model.model), texts),
       model.step(objectives.dpo(model.model), reference()), reference,
-      _ppo(model, tokens.reshape(-1, length)[:, :length // 2])])
+      _ppo(model, tokens[:, 0, :length // 2])])
   row = lambda name, seconds: {
       'step': name, 'seconds': seconds, "of SFT's": seconds / sft}
   return [row('SFT', sft), row('DPO', dpo + asked),
@@ -199,15 +199,16 @@ def _methods(cfg: Config, model: _Model) -> list[dict]:
 
 
 def _ppo(model: _Model, prompts: np.ndarray) -> Callable[[], None]:
-  """An iteration that samples as many tokens as the prompts have, once each.
-  """
+  """An iteration that samples two responses as long as its prompt to each."""
+  prompts = np.repeat(prompts, 2, axis=0)
   rows, width = prompts.shape
   mesh, scalar = model.mesh, models.ScalarModel(model.model.config)
   policy = adapters.full(model.model, model.reference, '')
   value = adapters.full(
       scalar, scalar.init(jax.random.key(0), model.reference), '')
   config = train.PPOConfig(
-      num_epochs=1, num_minibatches=1, max_new_tokens=width)
+      num_epochs=1, num_minibatches=1, max_new_tokens=width, num_samples=2,
+      layout='branched')
   state, shardings = train.init_ppo_state(
       policy, value, model.optimizer, model.optimizer, config, mesh=mesh,
       seed=0)
@@ -217,10 +218,10 @@ def _ppo(model: _Model, prompts: np.ndarray) -> Callable[[], None]:
   iterate = train.make_ppo_iteration(
       policy, value, score, model.optimizer, model.optimizer, config,
       shardings=shardings, mesh=mesh, prompt_length=width, eos_id=-1)
-  numbers = np.arange(rows, dtype=np.int32)
+  prompt_id, sample_id = np.divmod(np.arange(rows, dtype=np.int32), 2)
   batch, held = model.put(PromptBatch(
       tokens=prompts, attention_mask=np.ones(prompts.shape, bool),
-      prompt_id=numbers, sample_id=0 * numbers,
+      prompt_id=prompt_id, sample_id=sample_id,
       weight=np.ones(rows, np.float32))), [state]
 
   def once():

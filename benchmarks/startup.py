@@ -6,7 +6,7 @@ Starts the command that follows `--` with a step to take and a folder of its
 own, twice: once with empty caches, of programs and of rows, and once with what
 that left.
 Timed from the process's start to the first line of metrics.jsonl; the run is
-then ended. `--rows 1,10` does so for the file's rows as they are, and again for
+then ended. `--rows 1 10` does so for the file's rows as they are, and again for
 ten times as many, each under another name.
 """
 

@@ -202,7 +202,7 @@ def measure_best_of_n(
   whole = sharding.replicated(run.mesh)
   generate = rollout.make_generate(
       model, max_new_tokens=sources.RESPONSE_TOKENS, eos_id=tokenizer.eos_id,
-      mesh=run.mesh)
+      num_samples=cfg.num_samples, mesh=run.mesh)
   prompts, rows = sources.testbed_prompts(
       'test', cfg.num_prompts, cfg.seed, tokenizer)
   with run.console.working(f'{cfg.num_samples} responses to each prompt'):

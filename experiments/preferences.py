@@ -65,7 +65,7 @@ def collect(cfg: Config, run: runs.Run) -> tuple[str, str]:
   params = sharding.put(params, sharding.replicated(run.mesh))
   generate = rollout.make_generate(
       model, max_new_tokens=sources.RESPONSE_TOKENS, eos_id=tokenizer.eos_id,
-      mesh=run.mesh)
+      num_samples=cfg.num_samples, mesh=run.mesh)
   panel = testbed.panel(
       cfg.seed, length_bias=cfg.length_bias, list_bias=cfg.list_bias,
       confidence_bias=cfg.confidence_bias, noise=cfg.noise)

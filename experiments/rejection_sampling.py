@@ -86,7 +86,7 @@ def best(cfg: Config, run: runs.Run, policy, tokenizer) -> list[dict]:
   generate = rollout.make_generate(
       policy.model, max_new_tokens=cfg.max_new_tokens, mesh=run.mesh,
       eos_id=tokenizer.eos_id, temperature=cfg.temperature,
-      num_slots=cfg.num_slots)
+      num_samples=cfg.best_of, num_slots=cfg.num_slots)
   whole = math.lcm(cfg.best_of, run.num_shards)
   size = max(1, cfg.sample_batch // whole) * whole
   with run.console.working(

@@ -18,6 +18,7 @@ from alignjax.models import count_positions
 from alignjax.models import make_cache
 from alignjax.rollout import sampling
 from alignjax.rollout import slots
+from alignjax.types import InputError
 from alignjax.types import PromptBatch
 from alignjax.types import Trajectory
 
@@ -30,6 +31,7 @@ def make_generate(
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
+    num_samples: int = 1,
     num_slots: int = 0,
     mesh: jax.sharding.Mesh | None = None,
     param_shardings=None,
@@ -46,6 +48,9 @@ def make_generate(
     temperature: divides the logits; 0 is greedy.
     top_k: sample among the k likeliest; 0 is all.
     top_p: sample among the likeliest that reach probability p.
+    num_samples: K; rows come in groups of K, side by side, of one prompt each,
+      which is then read once for all K. The responses are those of K = 1. In
+      slots, or where a mesh splits groups, every row reads its own.
     num_slots: responses that are sampled at one time; where one ends, the next
       prompt moves in. 0, or the batch's size and more, samples all at once.
     mesh: pins the rows of prompts and trajectories to its batch axes.
@@ -74,7 +79,8 @@ def make_generate(
                              num_slots=num_slots, **settings)
     else:
       written = _sample_together(
-          policy, params, prompts, keys, draw, **settings)
+          policy, params, prompts, keys, draw, num_samples=num_samples,
+          **settings)
     return _trajectory(prompts, *written)
 
   if mesh is None:
@@ -97,19 +103,17 @@ def _trajectory(prompts, tokens, logprobs, mask) -> Trajectory:
           nothing(jnp.float32), jnp.where(mask, logprobs, 0.0)))
 
 
-def _sample_together(model, params, prompts, keys, draw, *, max_new_tokens,
-                     eos_id):
+def _sample_together(model, params, prompts, keys, draw, *, num_samples,
+                     max_new_tokens, eos_id):
   """(tokens, logprobs, mask), [B, R] each, of all rows at one time."""
   batch, width = prompts.tokens.shape
   length = width + max_new_tokens
   pad = ((0, 0), (0, max_new_tokens))
   mask = jnp.pad(prompts.attention_mask, pad)
-  hidden, cache = model.decode(
-      params, prompts.tokens, count_positions(prompts.attention_mask), mask,
-      make_cache(model.config, batch, length), jnp.int32(0))
+  last, cache = _prefill(model, params, prompts, mask, num_samples)
   lengths = jnp.sum(prompts.attention_mask, axis=1, dtype=jnp.int32)
   each = lambda i: jnp.broadcast_to(i, batch)
-  token, logprob = draw(hidden[:, -1], keys, each(jnp.int32(0)))
+  token, logprob = draw(last, keys, each(jnp.int32(0)))
   start = dict(
       i=jnp.int32(0), token=token, logprob=logprob, mask=mask, cache=cache,
       is_open=prompts.weight > 0, tokens=jnp.pad(prompts.tokens, pad),
@@ -127,6 +131,49 @@ def _sample_together(model, params, prompts, keys, draw, *, max_new_tokens,
   is_running = lambda s: (s['i'] < max_new_tokens) & jnp.any(s['is_open'])
   end = jax.lax.while_loop(is_running, advance, keep(start))
   return tuple(end[name][:, width:] for name in ('tokens', 'logprobs', 'mask'))
+
+
+def _prefill(model, params, prompts, mask, num_samples):
+  """[B, D] last hidden states of the prompts, and a cache with all of them.
+
+  Args:
+    model: the policy.
+    params: its parameters.
+    prompts: [B, P]; each `num_samples` rows, side by side, are the same.
+    mask: [B, P + R], of the cache's columns.
+    num_samples: K.
+  """
+  batch, length = mask.shape
+  if batch % num_samples:
+    raise InputError(
+        f'{batch} rows are not in groups of num_samples={num_samples}; sample '
+        f'a multiple of {num_samples}')
+  # A group lies on one device, or all rows are read where they lie.
+  is_whole = partitioning.divides('batch', batch // num_samples)
+  group = num_samples if is_whole else 1
+  first = lambda x: _first_of(x, group)
+  tokens, seen = first(prompts.tokens), first(prompts.attention_mask)
+  hidden, cache = model.decode(
+      params, tokens, count_positions(seen), first(mask),
+      make_cache(model.config, batch // group, length), jnp.int32(0))
+  rows = 1 if model.config.scan_layers else 0  # Stacked caches are [L, B, ...].
+  return (_for_each(hidden[:, -1], group, 0),
+          jax.tree.map(lambda x: _for_each(x, group, rows), cache))
+
+
+def _first_of(x: jax.Array, group: int) -> jax.Array:
+  """[B / K, ...] each group's first row, without leaving its device."""
+  return x.reshape(-1, group, *x.shape[1:])[:, 0]
+
+
+def _for_each(x: jax.Array, group: int, axis: int) -> jax.Array:
+  """[..., B, ...] a copy of each group's row, [..., B / K, ...], for all K."""
+  if group == 1:
+    return x
+  wide = jnp.broadcast_to(
+      jnp.expand_dims(x, axis + 1),
+      (*x.shape[:axis + 1], group, *x.shape[axis + 1:]))
+  return wide.reshape(*x.shape[:axis], -1, *x.shape[axis + 1:])
 
 
 def _decode(model, params, positions, column, s):

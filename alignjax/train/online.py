@@ -269,7 +269,8 @@ def make_online_iteration(
   rows, whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
   generate = rollout.make_generate(
       model, max_new_tokens=config.max_new_tokens, eos_id=eos_id,
-      temperature=config.temperature, num_slots=config.num_slots, mesh=mesh,
+      temperature=config.temperature, num_samples=config.num_samples,
+      num_slots=config.num_slots, mesh=mesh,
       param_shardings=shardings.params)
   share = rollout.make_share(
       config.layout, num_samples=config.num_samples,

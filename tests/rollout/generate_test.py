@@ -1,15 +1,19 @@
 """The sampler: a response is a matter of its prompt, its ids and the key."""
 
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from alignjax import models
+from alignjax import partitioning
 from alignjax import rollout
 from alignjax import scoring
 from alignjax import sharding
+from alignjax.types import InputError
 from alignjax.types import PromptBatch
 
 VOCAB, P, R, EOS = 12, 4, 6, 2
@@ -181,10 +185,10 @@ def test_top_k_of_one_is_greedy_too():
 
 
 class CountingLM(models.CausalLM):
-  """Says each time that it is run."""
+  """Says each time that it is run, and of what shape its tokens are."""
 
   def decode(self, params, tokens, *args):
-    jax.debug.callback(lambda: calls.append(tokens.shape[1]))
+    jax.debug.callback(lambda: calls.append(tokens.shape))
     return super().decode(params, tokens, *args)
 
 
@@ -204,5 +208,54 @@ def test_the_loop_ends_when_all_rows_have():
     calls.clear()
     jax.block_until_ready(counting(PARAMS, prompts, KEY))
     jax.effects_barrier()
-    assert calls == [P] + [1] * (longest - 1)
+    assert calls == [(8, P)] + [(8, 1)] * (longest - 1)
   assert lengths[row] < R - 1
+
+
+def make_groups(samples, prompts=2):
+  """Samples 0, 1, ... of some prompts, side by side."""
+  rows = jax.tree.map(
+      lambda x: np.repeat(x[:prompts], samples, axis=0), PROMPTS)
+  return rows.replace(
+      sample_id=np.tile(np.arange(samples, dtype=np.int32), prompts))
+
+
+@pytest.mark.parametrize('scan_layers', [False, True])
+def test_a_prompt_is_read_once_for_all_its_samples(scan_layers, monkeypatch):
+  monkeypatch.setattr(partitioning, 'platform', lambda: 'tpu')  # As it is.
+  model = CountingLM(dataclasses.replace(CONFIG, scan_layers=scan_layers))
+  params = model.init(jax.random.key(0))
+  groups, sampled_of = make_groups(4), {}
+  for samples in (1, 4):
+    draw = rollout.make_generate(
+        model, max_new_tokens=R, eos_id=EOS, temperature=TEMPERATURE,
+        num_samples=samples)
+    calls.clear()
+    sampled_of[samples] = jax.block_until_ready(draw(params, groups, KEY))
+    jax.effects_barrier()
+    assert calls[:2] == [(8 // samples, P), (8, 1)]
+  assert_same_rows(sampled_of[4], slice(None), sampled_of[1], slice(None))
+  assert len(np.unique(np.asarray(sampled_of[4].tokens), axis=0)) > 4
+
+
+@pytest.mark.parametrize('mesh, read', [('data:4,tensor:2', 4), ('data:8', 8)])
+def test_groups_that_a_mesh_splits_are_read_row_by_row(mesh, read):
+  mesh = sharding.make_mesh(mesh)
+  draw = rollout.make_generate(
+      CountingLM(CONFIG), max_new_tokens=R, eos_id=EOS,
+      temperature=TEMPERATURE, num_samples=2, mesh=mesh)
+  groups = make_groups(2, prompts=4)
+  calls.clear()
+  trajectory = draw(PARAMS, groups, KEY)
+  jax.block_until_ready(trajectory)
+  jax.effects_barrier()
+  assert calls[0] == (read, P)
+  assert_same_rows(
+      trajectory, slice(None), generate(PARAMS, groups, KEY), slice(None))
+
+
+def test_rows_that_are_not_in_groups_are_refused():
+  draw = rollout.make_generate(
+      MODEL, max_new_tokens=R, eos_id=EOS, num_samples=3)
+  with pytest.raises(InputError, match=r'8 rows .* num_samples=3'):
+    draw(PARAMS, PROMPTS, KEY)

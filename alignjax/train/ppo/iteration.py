@@ -76,8 +76,8 @@ def make_ppo_iteration(
   ref_model, ref, of_ref = policy.reference(mesh)
   generate = generate or rollout.make_generate(
       policy.model, max_new_tokens=config.max_new_tokens, eos_id=eos_id,
-      temperature=config.temperature, num_slots=config.num_slots, mesh=mesh,
-      param_shardings=of_policy)
+      temperature=config.temperature, num_samples=config.num_samples,
+      num_slots=config.num_slots, mesh=mesh, param_shardings=of_policy)
   share = rollout.make_share(config.layout, num_samples=config.num_samples,
                              prompt_length=prompt_length, mesh=mesh)
   annotate = partitioning.jit(

@@ -62,6 +62,8 @@ class Config:
   num_epochs: int = 4  # PPO's, over each rollout.
   # PPO's and GRPO's responses to a prompt, side by side; 1 and 8 if left out.
   num_samples: int | None = None
+  # Parts that the peer takes PPO's minibatch in, where its memory asks for it.
+  peer_microbatches: int = 1
   mesh: str = 'data:-1'  # Ours: devices by axis.
   # Ours: what the model reads of a batch; see the scripts' flag.
   layout: Literal['padded', 'packed', 'branched'] = 'branched'
@@ -114,6 +116,9 @@ def prepare(cfg: Config, folder: pathlib.Path) -> str:
   if cfg.batch_size % samples:
     raise InputError(f'batch_size={cfg.batch_size} does not hold whole groups '
                      f'of {samples}; use a multiple of {samples}')
+  if cfg.peer_microbatches < 1 or cfg.batch_size % cfg.peer_microbatches:
+    raise InputError(f'peer_microbatches={cfg.peer_microbatches} does not '
+                     f'divide batch_size={cfg.batch_size}')
   needed = cfg.batch_size // samples * (cfg.turns + cfg.warmup)
   width = cfg.max_length - cfg.max_new_tokens
   rows, _ = data.tokenize_preferences(
@@ -143,6 +148,7 @@ def prepare(cfg: Config, folder: pathlib.Path) -> str:
               'mesh': cfg.mesh, 'layout': cfg.layout,
               'max_new_tokens': cfg.max_new_tokens,
               'num_epochs': cfg.num_epochs, 'num_samples': samples,
+              'peer_microbatches': cfg.peer_microbatches,
               'learning_rate': cfg.learning_rate, 'beta': cfg.beta,
               'threads': len(os.sched_getaffinity(0)),
               'reward_model': str(folder / 'reward_model')}
@@ -251,6 +257,7 @@ def compare(cfg: Config, ours: Worker, theirs: Worker) -> dict:
                           theirs.first['prepare_seconds']],
       'batch_size': cfg.batch_size, 'max_length': cfg.max_length,
       'num_samples': _samples(cfg), 'mesh': cfg.mesh, 'layout': cfg.layout,
+      'peer_microbatches': cfg.peer_microbatches,
       'model': cfg.model,
       'python': platform.python_version(),
       'jax': importlib.metadata.version('jax'),

@@ -64,6 +64,7 @@ def _trainer(settings) -> ppo.PPOTrainer:
           settings['reward_model'], dtype=torch.float32, num_labels=1)
       for _ in range(2))
   size, own = settings['batch_size'], turns.PPO
+  parts = settings['peer_microbatches']
   width = settings['max_length'] - settings['max_new_tokens']
   with open(settings['rows'], encoding='utf-8') as file:
     rows = [{'input_ids': json.loads(line)['prompt'][-width:]} for line in file
@@ -72,11 +73,13 @@ def _trainer(settings) -> ppo.PPOTrainer:
       ppo.PPOConfig(
           output_dir=tempfile.mkdtemp(), use_cpu=True, bf16=False, fp16=False,
           report_to=[], disable_tqdm=True, save_strategy='no',
-          gradient_checkpointing=False, per_device_train_batch_size=size,
-          gradient_accumulation_steps=1, num_mini_batches=1,
+          gradient_checkpointing=False, num_mini_batches=1,
+          per_device_train_batch_size=size // parts,
+          gradient_accumulation_steps=parts,
           num_ppo_epochs=settings['num_epochs'], adam_beta2=0.95,
           weight_decay=0.0, lr_scheduler_type='constant',
-          total_episodes=len(rows), local_rollout_forward_batch_size=size,
+          total_episodes=len(rows),
+          local_rollout_forward_batch_size=size // parts,
           response_length=settings['max_new_tokens'], num_sample_generations=0,
           stop_token_id=None, missing_eos_penalty=None,
           learning_rate=own['learning_rate'], kl_coef=own['kl_coef'],

@@ -6,6 +6,9 @@ NAME is a hash of all that the rows were made from: the files' names and what
 they hold, the tokenizer's files, the settings, the code that reads and
 tokenizes, and the packages it leans on. Nothing that changes any of these finds
 old rows. What was not used for 30 days goes when something new is kept.
+
+Rows that a reference was asked about (`experiments.references`) are kept here
+too, under what made them: its weights, the rows, the code of the models.
 """
 
 from collections.abc import Callable, Sequence
@@ -49,15 +52,34 @@ def rows_of(
   if not all(map(pathlib.Path.exists, files)) or (
       sum(map(_num_bytes, files)) < LEAST_BYTES):
     return make()
+  return kept(
+      [{str(path): lineage.digest(path) for path in files}, settings,
+       _tokenizer(tokenizer), code('data', 'hf', 'sources.py'), {
+           name: importlib.metadata.version(name) for name in _PACKAGES}],
+      make, note=note,
+      found=f'{", ".join(map(str, files))}: read and tokenized before')
+
+
+def kept(
+    made_from: Any, make: Callable[[], tuple[Sequence, Any]], *, found: str,
+    note: Callable[[str], None] = lambda text: None,
+) -> tuple[Sequence, Any]:
+  """`make()`, or what it returned when it was made from the same before.
+
+  Args:
+    made_from: all that the rows depend on, which JSON can hold.
+    make: the rows, of one kind, and notes that JSON can hold.
+    found: what is noted where they were kept.
+    note: told so, and why they could not be kept.
+  """
   home = root()
-  folder = home / _name({str(path): lineage.digest(path) for path in files},
-                        settings, tokenizer)
-  found = prepared.load(folder)
-  if found is not None:
+  folder = home / hashlib.sha256(
+      json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:32]
+  loaded = prepared.load(folder)
+  if loaded is not None:
     os.utime(folder)
-    note(f'{", ".join(map(str, files))}: read and tokenized before; '
-         f'{folder} has the rows')
-    return found
+    note(f'{found}; {folder} has the rows')
+    return loaded
   rows, notes = make()
   if rows:
     try:
@@ -80,27 +102,22 @@ def _num_bytes(path: pathlib.Path) -> int:
   return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def _name(
-    digests: dict[str, str], settings: dict, tokenizer: hf.Tokenizer) -> str:
+def _tokenizer(tokenizer: hf.Tokenizer) -> list:
+  """All that a tokenizer's ids depend on."""
   own = hashlib.sha256()
   for name, content in tokenizer.files:
     own.update(name.encode())
     own.update(content.encode() if isinstance(content, str) else content)
-  said = json.dumps([
-      digests, settings, own.hexdigest(), tokenizer.chat_template,
-      tokenizer.add_bos, _code(),
-      {name: importlib.metadata.version(name) for name in _PACKAGES}],
-      sort_keys=True)
-  return hashlib.sha256(said.encode()).hexdigest()[:32]
+  return [own.hexdigest(), tokenizer.chat_template, tokenizer.add_bos]
 
 
 @functools.cache
-def _code() -> str:
-  """A hash of the modules that rows are made by."""
+def code(*places: str) -> str:
+  """A hash of the modules at these places below alignjax/."""
   here, digest = pathlib.Path(__file__).parent, hashlib.sha256()
-  for path in sorted([*(here / 'data').rglob('*.py'),
-                      *(here / 'hf').rglob('*.py'), here / 'sources.py']):
-    digest.update(path.read_bytes())
+  for place in map(here.joinpath, places):
+    for path in sorted(place.rglob('*.py')) if place.is_dir() else [place]:
+      digest.update(path.read_bytes())
   return digest.hexdigest()
 
 

@@ -13,7 +13,6 @@ import itertools
 import jax.numpy as jnp
 
 from alignjax import data
-from alignjax import rollout
 from alignjax import runs
 from alignjax import scripts
 from alignjax import sources
@@ -21,6 +20,7 @@ from alignjax import train
 from alignjax.models import CausalLM
 from alignjax.types import InputError
 from experiments import preferences
+from experiments import references
 from experiments import sft
 
 
@@ -35,6 +35,9 @@ class Config(runs.BatchConfig):
   learning_rate: float | None = None  # 2e-4, 1e-5.
   chunk_size: int | None = None      # Columns unembedded at one time.
   reference_free: bool = False       # Let the reference give every text 0 nats.
+  # Ask the reference once, before training, and let it go; what it said is kept
+  # for the next run in the user's cache.
+  precompute_reference: bool = False
   # Pairs kept back when there is no --test-data, at most a quarter of them.
   num_held_out: int = 64
 
@@ -64,17 +67,19 @@ def script(
     trainee, tokenizer = runs.load_trainee(cfg, policy, run.mesh)
     rows, held_out = split_rows(cfg, run, tokenizer, policy)
     cfg = cfg.count_steps(len(rows))
+    if cfg.precompute_reference:
+      rows, held_out = map(references.Known, (rows, held_out))
+    batches = sources.batches(
+        run, cfg, trainee.model.config, data.preference_batches, rows)
     objective, annotate = make_objective(trainee.model, cfg), None
     if has_reference and cfg.reference_free:
       annotate = lambda _, batch: batch.replace(
           ref_logprobs=jnp.zeros(batch.tokens.shape))
+    elif cfg.precompute_reference:
+      ask_before(references.Reference(cfg, run, trainee, policy), cfg,
+                 (rows, batches), held_out)
     elif has_reference:
-      model, params, shardings = trainee.reference(run.mesh)
-      annotate = rollout.make_reference(
-          model, params, mesh=run.mesh, param_shardings=shardings,
-          chunk_size=cfg.chunk_size)
-    batches = sources.batches(
-        run, cfg, trainee.model.config, data.preference_batches, rows)
+      annotate = references.Reference(cfg, run, trainee, policy).annotate
     params = train.train(
         run.stage(cfg, num_microbatches=cfg.num_microbatches), objective,
         trainee.params, trainee.axes,
@@ -97,6 +102,9 @@ def script(
     if cfg.reference_free and not has_reference:
       raise InputError(f'reference_free=True: {name} has no reference to leave '
                        'out; drop the flag')
+    if cfg.precompute_reference and (cfg.reference_free or not has_reference):
+      raise InputError(f'precompute_reference=True: {name} has no reference to '
+                       'ask here; drop the flag')
     check(cfg)
 
   return scripts.Script(
@@ -104,6 +112,17 @@ def script(
       folder=FOLDER | folder,
       outcome=lambda cfg, folder: {
           'folders': {'sft': sft.policy_folder(cfg), name: folder}})
+
+
+def ask_before(reference: references.Reference, cfg: Config, trained_on,
+               held_out: references.Known) -> None:
+  """Asks about all pairs that the run will read; it may go then."""
+  rows, batches = trained_on
+  of_all = lambda rows: -(-len(rows) // cfg.batch_size)
+  reference.ask(rows, batches, min(cfg.num_steps, of_all(rows)),
+                layout=cfg.layout)
+  reference.ask(held_out, lambda start: held_out_batches(
+      held_out, cfg, start=start), of_all(held_out), layout='padded')
 
 
 def split_rows(cfg, run: runs.Run, tokenizer, policy: str):
@@ -118,11 +137,11 @@ def split_rows(cfg, run: runs.Run, tokenizer, policy: str):
   return data.hold_out(rows, count, cfg.seed)
 
 
-def held_out_batches(rows, cfg):
+def held_out_batches(rows, cfg, *, start: int = 0):
   """All rows once, in their order."""
   return data.preference_batches(
       rows, batch_size=cfg.batch_size, max_length=cfg.max_length, num_epochs=1,
-      shuffle=False)
+      shuffle=False, start=start)
 
 
 def first_batches(rows, cfg: Config):

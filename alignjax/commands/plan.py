@@ -46,6 +46,9 @@ class Plan:
   max_new_tokens: int = 0
   # Rows of pairs: one for each response, or prompt | chosen | rejected in one.
   layout: Literal['padded', 'branched'] = 'padded'
+  # Of DPO: ask the reference before training, so that nothing lies beside it,
+  # and let it go.
+  precompute_reference: bool = False
   # Keep AdamW's moments in the host's memory between updates.
   offload_optimizer: bool = False
   lora_rank: int = 0  # Adapters over a frozen base; 0 trains all weights.
@@ -73,6 +76,9 @@ class Plan:
     if self.quantize != 'none' and not self.lora_rank:
       raise InputError(f'quantize={self.quantize} without adapters leaves '
                        'nothing to train; add --lora-rank 16, or drop it')
+    if self.precompute_reference and self.method != 'dpo':
+      raise InputError(f'precompute_reference=True: {self.method} has no '
+                       'reference to ask before training; drop it')
     if not 0 < self.utilisation <= 1:
       raise InputError(f'utilisation={self.utilisation:g} is out of range; it '
                        'must be above 0 and at most 1')
@@ -117,7 +123,7 @@ def plan(cfg: Plan) -> None:
       quantize=cfg.quantize, max_new_tokens=cfg.max_new_tokens,
       num_minibatches=cfg.num_minibatches, num_epochs=cfg.num_epochs,
       num_slots=cfg.num_slots, offload=cfg.offload_optimizer,
-      layout=cfg.layout)
+      layout=cfg.layout, precompute_reference=cfg.precompute_reference)
   if cfg.fit:
     cfg, found = search(cfg, config, shape, topology)
   else:

@@ -54,7 +54,10 @@ def collate_preferences(
     length: int,
     pad_id: int = 0,
 ) -> types.PreferenceBatch:
-  """Pairs padded on the right to [batch_size, 2, length], chosen first."""
+  """Pairs padded on the right to [batch_size, 2, length], chosen first.
+
+  What the reference says of them comes along, if all rows have it.
+  """
   sides = [
       collate_demonstrations(
           side, batch_size=batch_size, length=length, pad_id=pad_id
@@ -69,6 +72,7 @@ def collate_preferences(
           [row.strength for row in rows] + [0] * (batch_size - len(rows)),
           np.int32),
       weight=sides[0].weight,
+      ref_logprobs=_references(rows, batch_size, length),
   )
 
 
@@ -161,6 +165,21 @@ def collate_prompts(
       sample_id=sample_id.astype(np.int32),
       weight=_weight(num_real, batch_size),
   )
+
+
+def _references(
+    rows: Sequence[tokenize.TokenizedPair], batch_size: int, length: int
+) -> np.ndarray | None:
+  """[batch_size, 2, length] nats, 0 for padding; None unless all are known."""
+  said = [[side.ref_logprobs for side in (row.chosen, row.rejected)]
+          for row in rows]
+  if not said or any(each is None for pair in said for each in pair):
+    return None
+  logprobs = np.zeros((batch_size, 2, length), np.float32)
+  for i, pair in enumerate(said):
+    for k, each in enumerate(pair):
+      logprobs[i, k, :len(each)] = each
+  return logprobs
 
 
 def _mismatch(

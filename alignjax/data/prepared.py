@@ -3,6 +3,7 @@
     folder/
       tokens.npy     [N] int32, of all responses one after the other
       masks.npy      [N] bool, their loss masks; False where there is none
+      references.npy  [N] float32, what a reference says of them; [0] if nothing
       responses.npy  [M] one `_RESPONSE` each
       rows.npy       [R + 1] int64, at which response each row begins
       about.json     the rows' kind, notes, and a digest of all of that
@@ -26,8 +27,9 @@ from alignjax.data import tokenize
 
 _RESPONSE = np.dtype([
     ('start', np.int64), ('prompt_length', np.int32), ('mark', np.int32),
-    ('weight', np.float64), ('has_mask', np.bool_)])
-_ARRAYS = ('tokens', 'masks', 'responses', 'rows')
+    ('weight', np.float64), ('has_mask', np.bool_),
+    ('has_reference', np.bool_)])
+_ARRAYS = ('tokens', 'masks', 'references', 'responses', 'rows')
 
 # By kind: a row's responses with a number each, and the way back.
 _KINDS = {
@@ -56,7 +58,7 @@ class StoredRows(Sequence):
 
   def __init__(self, folder: pathlib.Path, kind: str):
     """Maps the files; reads none."""
-    self._tokens, self._masks, self._responses, self._rows = (
+    self._tokens, self._masks, self._said, self._responses, self._rows = (
         np.load(folder / f'{name}.npy', mmap_mode='r', allow_pickle=False)
         for name in _ARRAYS)
     self._ends = np.append(self._responses['start'][1:], len(self._tokens))
@@ -81,7 +83,8 @@ class StoredRows(Sequence):
     return tokenize.TokenizedResponse(
         np.array(self._tokens[place]), int(about['prompt_length']),
         float(about['weight']),
-        np.array(self._masks[place]) if about['has_mask'] else None)
+        np.array(self._masks[place]) if about['has_mask'] else None,
+        np.array(self._said[place]) if about['has_reference'] else None)
 
 
 def store(folder: str | os.PathLike, rows: Sequence, notes: Any) -> None:
@@ -107,11 +110,14 @@ def store(folder: str | os.PathLike, rows: Sequence, notes: Any) -> None:
     place['prompt_length'], place['mark'] = own.prompt_length, mark
     place['weight'] = own.weight
     place['has_mask'] = own.loss_mask is not None
+    place['has_reference'] = own.ref_logprobs is not None
   arrays = {
       'tokens': np.concatenate([own.tokens for own, _ in flat]),
-      'masks': np.concatenate([
-          np.zeros(len(own.tokens), bool) if own.loss_mask is None
-          else own.loss_mask for own, _ in flat]),
+      'masks': _joined([own.loss_mask for own, _ in flat], lengths, bool),
+      'references': _joined(
+          [own.ref_logprobs for own, _ in flat], lengths, np.float32)
+                    if responses['has_reference'].any()
+                    else np.zeros(0, np.float32),
       'responses': responses,
       'rows': np.cumsum([0, *map(len, parts)]).astype(np.int64)}
   folder.parent.mkdir(parents=True, exist_ok=True)
@@ -149,6 +155,14 @@ def load(folder: str | os.PathLike) -> tuple[StoredRows, Any] | None:
     pass  # Damaged, as a wrong digest says of the other files.
   shutil.rmtree(folder, ignore_errors=True)
   return None
+
+
+def _joined(parts: Sequence[np.ndarray | None], lengths: Sequence[int], dtype
+            ) -> np.ndarray:
+  """One after the other, zeros where a part is missing."""
+  return np.concatenate([
+      np.zeros(length, dtype) if part is None else part
+      for part, length in zip(parts, lengths, strict=True)])
 
 
 def _digest_of(value) -> str:

@@ -67,6 +67,8 @@ class TokenizedResponse(NamedTuple):
   prompt_length: int  # The (last) response is tokens[prompt_length:].
   weight: float = 1.0  # Of the row's tokens in the mean.
   loss_mask: np.ndarray | None = None  # [T] bool; None for that response.
+  # [T] float32 nats, what a reference says of it, where it was asked before.
+  ref_logprobs: np.ndarray | None = None
 
 
 class TokenizedPair(NamedTuple):

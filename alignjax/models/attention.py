@@ -132,6 +132,54 @@ def attend(
       for i in range(0, length, block)], axis=1)
 
 
+def attend_behind(
+    shared_key: jax.Array, shared_value: jax.Array, query: jax.Array,
+    key: jax.Array, value: jax.Array, seen: jax.Array, *,
+    scale: float | None = None, softcap: float | None = None,
+) -> jax.Array:
+  """`attend` of one token a row, to columns that a group of rows shares too.
+
+  To what they share, the rows of a group are queries of one row: its keys are
+  read once for all of them. The two softmaxes are merged by their maxima and
+  sums.
+
+  Args:
+    shared_key: [B / n, K, P, head_dim], of n rows side by side.
+    shared_value: the same.
+    query: [B, 1, H, head_dim].
+    key: [B, K, S, head_dim], each row's own, behind the shared ones.
+    value: the same.
+    seen: [B, 1, P + S] bool.
+    scale: of the scores; 1/√head_dim if None.
+    softcap: see `attend`.
+
+  Returns:
+    [B, 1, H, head_dim] as query; no gradient is made for it.
+  """
+  width, head_dim = shared_key.shape[-2:]
+  scale = head_dim**-0.5 if scale is None else scale
+
+  def part(key, value, seen):
+    """Results [B, 1, H, head_dim], maxima and sums [B, 1, H, 1]."""
+    rows = key.shape[0]
+    grouped = query.reshape(rows, -1, key.shape[1], query.shape[2]
+                            // key.shape[1], head_dim)
+    _, (*_, mixed, most, total) = _forward(
+        jnp.moveaxis(grouped, 1, 3), key, value,
+        seen.reshape(rows, 1, -1, seen.shape[-1]), scale, softcap)
+    return (jnp.moveaxis(x, 3, 1).reshape(*query.shape[:3], -1)
+            for x in (mixed, most, total))
+
+  of_shared, of_own = (part(shared_key, shared_value, seen[..., :width]),
+                       part(key, value, seen[..., width:]))
+  (mixed, most, total), (other, other_most, other_total) = of_shared, of_own
+  highest = jnp.maximum(most, other_most)
+  total *= jnp.exp(most - highest)
+  other_total *= jnp.exp(other_most - highest)
+  merged = mixed * total + other * other_total
+  return (merged / (total + other_total)).astype(query.dtype)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def _attend_heads(query, key, value, seen, scale, softcap):
   """Attention of rows of queries to each key head.

@@ -213,13 +213,15 @@ class Layer(_Block):
     key, value = (
         constrain(x.swapaxes(1, 2), 'batch', 'kv_heads', None, None)
         for x in (key, value))
-    if layer_cache is not None:
-      layer_cache = cache_lib.write(layer_cache, key, value, column)
-      key, value = layer_cache
     attend = functools.partial(
         attention.attend, block=c.attention_block,
         is_causal=layer_cache is None)
-    if c.attention_kernel == 'splash' and layer_cache is None:
+    if layer_cache is not None:
+      layer_cache = cache_lib.write(layer_cache, key, value, column)
+      key, value, *shared = layer_cache
+      if shared[0] is not None:
+        attend = functools.partial(attention.attend_behind, *shared)
+    elif c.attention_kernel == 'splash':
       attend = splash.attend
     mixed = attend(query, key, value, view.seen, scale=c.attention_scale,
                    softcap=c.attention_softcap)

@@ -29,6 +29,8 @@ class Shape(NamedTuple):
   offload: bool = False     # Moments in the host's memory between updates.
   # 'branched': a pair shares a row, prompt | chosen | rejected, of `length`.
   layout: Literal['padded', 'branched'] = 'padded'
+  # The reference is asked about all pairs before training, and let go.
+  precompute_reference: bool = False
 
   @property
   def room(self) -> int:

@@ -25,6 +25,7 @@ from alignjax import rollout
 from alignjax import sharding
 from alignjax import topologies
 from alignjax import train
+from alignjax.models import cache_behind
 from alignjax.models import CausalLM
 from alignjax.models import freeze
 from alignjax.models import lora
@@ -171,17 +172,20 @@ def _dpo(config, shape, mesh) -> list[Program]:
   """Under adapters the reference is the base, and costs nothing."""
   trainee = _trainee(CausalLM(config), mesh, shape)
   model, frozen, shardings = trainee.reference(mesh)
+  is_gone = shape.precompute_reference
   step = _step(
       trainee, objectives.dpo(trainee.model, beta=0.1,
                               chunk_size=shape.chunk_size),
       shape, mesh, batches.pairs(shape, mesh, ref=True),
-      None if trainee.base else {'reference': frozen})
+      None if trainee.base or is_gone else {'reference': frozen})
+  asked = batches.pairs(shape, mesh, ref=False)
   annotate = rollout.make_reference(
       model, frozen, mesh=mesh, param_shardings=shardings,
       chunk_size=shape.chunk_size)
   return [
       Program('reference', annotate.jitted,
-              (frozen, batches.pairs(shape, mesh, ref=False)), step.roles,
+              (frozen, asked),
+              {'reference': frozen, 'batch': asked} if is_gone else step.roles,
               cost.Work(shape.num_read, shape.length, 1.0, 1.0)), step]
 
 
@@ -214,6 +218,7 @@ class _Sampled(NamedTuple):
   state: Any               # What `update` trains,
   beside: tuple[Any, ...]  # and what it is given after the trajectory.
   passes: tuple[float, float]  # Of one epoch's update, over all it trains.
+  group: int = 1           # Responses to a prompt.
 
 
 def _judge(model, params, axes, mesh, base=None):
@@ -291,7 +296,17 @@ def _grpo(config, shape, mesh) -> list[Program]:
   return _of_iteration(
       config, shape, mesh, iterate.programs | {'reward': reward.jitted}, roles,
       _Sampled(state.params, judge, (state.params, frozen), state, (),
-               (4.0, 3.0)))
+               (4.0, 3.0), group))
+
+
+def _cache(config, shape, mesh, group: int):
+  """The sampler's; see `rollout.make_generate`."""
+  if shape.num_slots or not rollout.reads_prompts_once(
+      config, shape.rows, group, sharding.num_batch_shards(mesh)):
+    return make_cache(config, shape.num_slots or shape.rows, shape.length)
+  prompts = make_cache(
+      config, shape.rows // group, shape.length - shape.room)
+  return cache_behind(prompts, group, shape.room)
 
 
 def _of_iteration(config, shape, mesh, programs, roles, given) -> list[Program]:
@@ -305,8 +320,7 @@ def _of_iteration(config, shape, mesh, programs, roles, given) -> list[Program]:
   reward = put((rows,), jnp.float32)
   annotated, _ = jax.eval_shape(
       programs['annotate'], *given.asked, sampled, reward)
-  cache = jax.eval_shape(lambda: make_cache(
-      config, shape.num_slots or rows, shape.length))
+  cache = jax.eval_shape(lambda: _cache(config, shape, mesh, given.group))
   cache = _lying(cache, jax.tree.map(lambda _: _CACHE, cache), mesh)
   once = lambda n: cost.Work(rows, shape.length, n, n)
   decode = cost.Work(rows, shape.length, 1.0, 1.0, shape.room * (

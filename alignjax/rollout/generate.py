@@ -13,9 +13,11 @@ import jax.numpy as jnp
 from alignjax import logprobs as logprobs_lib
 from alignjax import partitioning
 from alignjax import sharding
+from alignjax.models import cache_behind
 from alignjax.models import CausalLM
 from alignjax.models import count_positions
 from alignjax.models import make_cache
+from alignjax.models import ModelConfig
 from alignjax.rollout import sampling
 from alignjax.rollout import slots
 from alignjax.types import InputError
@@ -49,8 +51,8 @@ def make_generate(
     top_k: sample among the k likeliest; 0 is all.
     top_p: sample among the likeliest that reach probability p.
     num_samples: K; rows come in groups of K, side by side, of one prompt each,
-      which is then read once for all K. The responses are those of K = 1. In
-      slots, or where a mesh splits groups, every row reads its own.
+      which is then read and held once for all K. The responses are those of
+      K = 1. In slots, or where a mesh splits groups, every row has its own.
     num_slots: responses that are sampled at one time; where one ends, the next
       prompt moves in. 0, or the batch's size and more, samples all at once.
     mesh: pins the rows of prompts and trajectories to its batch axes.
@@ -148,32 +150,40 @@ def _prefill(model, params, prompts, mask, num_samples):
     raise InputError(
         f'{batch} rows are not in groups of num_samples={num_samples}; sample '
         f'a multiple of {num_samples}')
-  # A group lies on one device, or all rows are read where they lie.
-  is_whole = partitioning.divides('batch', batch // num_samples)
-  group = num_samples if is_whole else 1
-  first = lambda x: _first_of(x, group)
-  tokens, seen = first(prompts.tokens), first(prompts.attention_mask)
+  width = prompts.tokens.shape[1]
+  if not reads_prompts_once(
+      model.config, batch, num_samples, partitioning.num_shards('batch')):
+    hidden, cache = model.decode(
+        params, prompts.tokens, count_positions(prompts.attention_mask), mask,
+        make_cache(model.config, batch, length), jnp.int32(0))
+    return hidden[:, -1], cache
+  tokens, seen = (x.reshape(-1, num_samples, width)[:, 0]
+                  for x in (prompts.tokens, prompts.attention_mask))
   hidden, cache = model.decode(
-      params, tokens, count_positions(seen), first(mask),
-      make_cache(model.config, batch // group, length), jnp.int32(0))
-  rows = 1 if model.config.scan_layers else 0  # Stacked caches are [L, B, ...].
-  return (_for_each(hidden[:, -1], group, 0),
-          jax.tree.map(lambda x: _for_each(x, group, rows), cache))
+      params, tokens, count_positions(seen), seen,
+      make_cache(model.config, len(tokens), width), jnp.int32(0))
+  last = jnp.broadcast_to(
+      hidden[:, -1:], (len(tokens), num_samples, hidden.shape[-1]))
+  return (last.reshape(batch, -1),
+          cache_behind(cache, num_samples, length - width))
 
 
-def _first_of(x: jax.Array, group: int) -> jax.Array:
-  """[B / K, ...] each group's first row, without leaving its device."""
-  return x.reshape(-1, group, *x.shape[1:])[:, 0]
+def reads_prompts_once(
+    config: ModelConfig, batch_size: int, num_samples: int, num_shards: int
+) -> bool:
+  """Whether the samples of a prompt share what is remembered of it.
 
+  A group lies on one device, or all rows are read where they lie; and a model
+  that decodes a long row anew has to find its prompt there.
 
-def _for_each(x: jax.Array, group: int, axis: int) -> jax.Array:
-  """[..., B, ...] a copy of each group's row, [..., B / K, ...], for all K."""
-  if group == 1:
-    return x
-  wide = jnp.broadcast_to(
-      jnp.expand_dims(x, axis + 1),
-      (*x.shape[:axis + 1], group, *x.shape[axis + 1:]))
-  return wide.reshape(*x.shape[:axis], -1, *x.shape[axis + 1:])
+  Args:
+    config: of the model.
+    batch_size: rows, samples included.
+    num_samples: of each prompt.
+    num_shards: into which the rows are split.
+  """
+  return (num_samples > 1 and config.first_length is None
+          and batch_size // num_samples % num_shards == 0)
 
 
 def _decode(model, params, positions, column, s):

@@ -86,6 +86,22 @@ def test_hidden_keys_change_nothing_and_blind_rows_are_finite():
   assert jnp.isfinite(out).all()
 
 
+@pytest.mark.parametrize('settings', [{}, dict(scale=0.5, softcap=2.0)])
+def test_what_rows_share_is_as_if_each_had_it(settings):
+  keys = jax.random.split(jax.random.key(0), 6)
+  draw = lambda i, *shape: jax.random.normal(keys[i], shape)
+  query = draw(0, 6, 1, 4, 8)  # Two groups of three rows.
+  shared = draw(1, 2, 2, 5, 8), draw(2, 2, 2, 5, 8)
+  own = draw(3, 6, 2, 3, 8), draw(4, 6, 2, 3, 8)
+  seen = jax.random.bernoulli(keys[5], 0.5, (6, 1, 8)).at[:, :, 4].set(True)
+  seen = seen.at[0, :, 5:].set(False)  # Nothing of its own yet.
+  whole = (jnp.concatenate([jnp.repeat(a, 3, axis=0), b], axis=2)
+           for a, b in zip(shared, own, strict=True))
+  np.testing.assert_allclose(
+      attention.attend_behind(*shared, query, *own, seen, **settings),
+      attention.attend(query, *whole, seen, **settings), atol=1e-6)
+
+
 @pytest.mark.parametrize('block', [1, 3, 4, 9])
 def test_blocks_of_queries_give_what_all_at_once_gives(block):
   """A branched row, softcapped, whose length no block but 1 divides."""

@@ -42,23 +42,34 @@ def test_logits_are_those_of_transformers(name):
       last_logits(params), GOLDEN[name], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize('group', [1, 3])
 @pytest.mark.parametrize('name', FAMILIES)
-def test_scan_prefill_and_decode_equal_the_training_forward(name):
+def test_scan_prefill_and_decode_equal_the_training_forward(name, group):
+  """Of two prompts, and of three rows each behind what they share of them."""
   unrolled = models.CausalLM(FAMILIES[name])
   params = random_params(jax.eval_shape(unrolled.init, jax.random.key(0)))
   config = dataclasses.replace(FAMILIES[name], scan_layers=True)
   model, stacked = models.CausalLM(config), layout.stack_layers(params)
-  mask = np.pad(MASK[:, ::-1], ((0, 0), (0, 2)), constant_values=True)
-  tokens = np.pad(TOKENS, ((0, 0), (0, 2)))
+  of_prompts = np.pad(MASK[:, ::-1], ((0, 0), (0, 2)), constant_values=True)
+  mask = np.repeat(of_prompts, group, axis=0)
+  tokens = np.concatenate([np.repeat(TOKENS, group, axis=0), np.arange(
+      4 * group).reshape(-1, 2)], axis=1)
   positions = models.count_positions(jnp.asarray(mask))
 
   @jax.jit
   def both(params, stacked):
-    cache, parts = models.make_cache(config, 2, 12), []
-    for start, stop in ((0, 10), (10, 11), (11, 12)):
+    prefill, cache = model.decode(
+        stacked, TOKENS, positions[::group, :10], jnp.asarray(
+            of_prompts[:, :10] if group > 1 else mask & (np.arange(12) < 10)),
+        models.make_cache(config, 2, 10 if group > 1 else 12), jnp.int32(0))
+    if group > 1:
+      cache = models.cache_behind(cache, group, 2)
+    parts = [jnp.repeat(prefill, group, axis=0)]
+    for start in (10, 11):
       part, cache = model.decode(
-          stacked, tokens[:, start:stop], positions[:, start:stop],
-          jnp.asarray(mask) & (np.arange(12) < stop), cache, jnp.int32(start))
+          stacked, tokens[:, start:start + 1], positions[:, start:start + 1],
+          jnp.asarray(mask) & (np.arange(12) <= start), cache,
+          jnp.int32(start))
       parts.append(part)
     return unrolled.hidden(params, tokens, mask), jnp.concatenate(parts, 1)
 

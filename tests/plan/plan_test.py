@@ -129,6 +129,15 @@ def test_a_rollout_s_cache_is_a_role_and_lies_with_its_rows():
       2 * TINY.num_layers * rows_a_chip * SHAPE.length * 2 * 4 * 4)
 
 
+def test_what_is_remembered_of_a_prompt_is_shared_by_its_samples():
+  chip = plan.parse_topology('cpu:2')
+  own = plan.plan('ppo', TINY, SHAPE, chip)[0].roles['kv_cache']
+  shared = plan.plan('grpo', TINY, SHAPE, chip)[0]
+  # Half of a row is a prompt, and four samples share one.
+  assert shared.roles['kv_cache'] == own * (1 / 2 + 1 / 2 / 4)
+  assert shared.temporaries_gib > 0
+
+
 def test_a_branched_pair_is_one_row_and_needs_less_than_two():
   shape = SHAPE._replace(length=64, rows=32)
   padded = plan.plan('dpo', TINY, shape, CPUS)[-1]
@@ -138,6 +147,16 @@ def test_a_branched_pair_is_one_row_and_needs_less_than_two():
   assert branched.temporaries_gib < 0.8 * padded.temporaries_gib
   sft = plan.plan('sft', TINY, shape._replace(rows=16), CPUS)[-1]
   assert branched.peak_gib < 1.5 * sft.peak_gib  # Of as many tokens.
+
+
+def test_a_reference_that_was_asked_before_lies_beside_nothing():
+  beside = plan.plan('dpo', TINY, SHAPE, CPUS)
+  asked, step = plan.plan(
+      'dpo', TINY, SHAPE._replace(precompute_reference=True), CPUS)
+  weights = beside[1].roles['reference']
+  assert beside[1].peak_gib - step.peak_gib == pytest.approx(weights)
+  assert asked.roles.keys() == {'reference', 'batch'}
+  assert asked.peak_gib < beside[0].peak_gib - weights
 
 
 def test_an_iteration_is_planned_as_it_is_run():
@@ -253,7 +272,9 @@ finally:
                       (['--topology', 'v5e:2x4', '--mesh', 'tensor:8',
                         '--model', str(tmp_path)], '6 key heads; use tensor:6'),
                       (['--topology', 'v5e:2x4', '--mesh', 'sequence:8',
-                        '--length', '100'], 'use 96 or 104')):
+                        '--length', '100'], 'use 96 or 104'),
+                      (['--topology', 'v5e:2x4', '--method', 'kto',
+                        '--precompute-reference'], 'precompute_reference')):
     done = subprocess.run([sys.executable, '-c', script, *flags],
                           capture_output=True, text=True, check=False)
     assert done.returncode == 2 and says in done.stderr, done.stderr

@@ -61,6 +61,16 @@ def cache_behind(prompts: Cache, group: int, length: int) -> Cache:
           for name, (keys, values, *_) in prompts.items()}
 
 
+def without_shared(cache: LayerCache) -> LayerCache:
+  """What a layer writes to, so that a loop over layers copies nothing else."""
+  return cache._replace(shared_keys=None, shared_values=None)
+
+
+def with_shared(written: LayerCache, before: LayerCache) -> LayerCache:
+  """What a layer has written, with what was shared before."""
+  return before._replace(keys=written.keys, values=written.values)
+
+
 def write(
     cache: LayerCache, keys: jax.Array, values: jax.Array, column: jax.Array
 ) -> LayerCache:

@@ -219,6 +219,7 @@ class Layer(_Block):
     if layer_cache is not None:
       layer_cache = cache_lib.write(layer_cache, key, value, column)
       key, value, *shared = layer_cache
+      layer_cache = cache_lib.without_shared(layer_cache)
       if shared[0] is not None:
         attend = functools.partial(attention.attend_behind, *shared)
     elif c.attention_kernel == 'splash':
@@ -299,15 +300,17 @@ class Transformer(_Block):
           in_axes=(nn.broadcast, 0, 0, nn.broadcast),
           length=c.num_layers, metadata_params={nn.PARTITION_NAME: 'layers'})
       layers_cache = None if cache is None else cache['layers']
-      x, layers_cache = stack(c, name='layers')(
+      x, written = stack(c, name='layers')(
           x, view, jnp.asarray(kinds), layers_cache, column)
-      return x, None if cache is None else {'layers': layers_cache}
+      return x, None if cache is None else {
+          'layers': cache_lib.with_shared(written, layers_cache)}
     written = {}
     for i, kind in enumerate(kinds):
       name = f'layers_{i}'
       before = None if cache is None else cache[name]
-      x, written[name] = layer(c, name=name)(
-          x, view, jnp.int32(kind), before, column)
+      x, own = layer(c, name=name)(x, view, jnp.int32(kind), before, column)
+      if cache is not None:
+        written[name] = cache_lib.with_shared(own, before)
     return x, None if cache is None else written
 
 

@@ -44,20 +44,34 @@ def count_bad(trajectory: Trajectory) -> jax.Array:
   return jnp.sum(is_bad, dtype=jnp.float32)
 
 
-def unless_bad(update: Callable, state, trajectory: Trajectory, *rest):
-  """`update(state, trajectory, *rest)`, or the state as it was.
+def over_minibatches(
+    step: Callable, carry, minibatches, *, trajectory: Trajectory):
+  """Scans `step(carry, minibatch) -> (carry, metrics)`, if rewards are good.
+
+  One loop, of no steps where a real response's reward is not finite: beside a
+  condition the compiler would hold the carry, a run's whole state, twice.
+
+  Args:
+    step: one optimizer step.
+    carry: what it changes.
+    minibatches: a tree of [N, ...]; None is nobody's leaf.
+    trajectory: what they are made from.
 
   Returns:
-    The state and the metrics; the metrics are means of nothing where a real
-    response's reward is not finite.
+    The carry, and the metrics' sums: of nothing where no step was taken.
   """
+  count = len(jax.tree.leaves(minibatches)[0])
+  taken = lambda i: jax.tree.map(lambda x: x[i], minibatches)
 
-  def keep(state, *args):
-    shapes = jax.eval_shape(update, state, *args)[1]
-    return state, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+  def body(i, state):
+    carry, sums = state
+    carry, metrics = step(carry, taken(i))
+    return carry, jax.tree.map(jnp.add, sums, metrics)
 
-  return jax.lax.cond(
-      count_bad(trajectory) == 0, update, keep, state, trajectory, *rest)
+  shapes = jax.eval_shape(lambda c: step(c, taken(0))[1], carry)
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+  return jax.lax.fori_loop(
+      0, jnp.where(count_bad(trajectory) == 0, count, 0), body, (carry, zeros))
 
 
 def make_check(

@@ -212,7 +212,7 @@ def make_online_update(
       objective, optimizer, num_microbatches=config.num_microbatches,
       skip_above=config.skip_above, skip_spikes=config.skip_spikes)
 
-  def minibatches(state, trajectory):
+  def update(state, trajectory):
     rows = split_cells(make_rows(trajectory) if make_rows else trajectory)
 
     def minibatch_step(state, chosen):
@@ -227,13 +227,10 @@ def make_online_update(
         jax.random.fold_in(key, _SHUFFLE), config.num_epochs)
     order = jax.vmap(
         lambda k: jax.random.permutation(k, rows.weight.shape[0]))(keys)
-    state, metrics = jax.lax.scan(
+    return guard.over_minibatches(
         minibatch_step, state,
-        order.reshape(config.num_epochs * config.num_minibatches, -1))
-    return state, jax.tree.map(lambda x: jnp.sum(x, axis=0), metrics)
-
-  def update(state, trajectory):
-    return guard.unless_bad(minibatches, state, trajectory)
+        order.reshape(config.num_epochs * config.num_minibatches, -1),
+        trajectory=trajectory)
 
   return update
 

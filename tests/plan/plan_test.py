@@ -159,6 +159,18 @@ def test_a_reference_that_was_asked_before_lies_beside_nothing():
   assert asked.peak_gib < beside[0].peak_gib - weights
 
 
+def test_an_update_of_two_models_needs_what_one_model_s_needs():
+  """They take turns, and no state is held twice."""
+  config = dataclasses.replace(
+      TINY, hidden_size=64, intermediate_size=128, head_dim=16)
+  shape = SHAPE._replace(rows=8, length=16, num_minibatches=2)
+  chip = plan.parse_topology('cpu:1')
+  ppo, grpo = (plan.plan(method, config, shape, chip)[-1]
+               for method in ('ppo', 'grpo'))
+  assert ppo.temporaries_gib < 1.1 * grpo.temporaries_gib
+  assert grpo.temporaries_gib < 4 * grpo.roles['policy']
+
+
 def test_an_iteration_is_planned_as_it_is_run():
   """The planned update takes what a real iteration hands it."""
   mesh = sharding.make_mesh('fsdp:8')

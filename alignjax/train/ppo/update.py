@@ -1,5 +1,7 @@
 """All minibatches of an iteration, in one program."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -15,6 +17,7 @@ from alignjax.train.step import make_update
 from alignjax.types import Mean
 from alignjax.types import split_cells
 from alignjax.types import TokenBatch
+from alignjax.types import Trajectory
 
 _SHUFFLE = 1  # Folded into the key that orders the minibatches.
 
@@ -57,45 +60,45 @@ def make_ppo_update(
       skip_above=config.skip_above, skip_spikes=config.skip_spikes)
   num_steps = config.steps_per_iteration
 
-  def minibatches(state, trajectory, frozen, text):
+  def update(state, trajectory, frozen=(None, None), text=None):
     cells = split_cells(trajectory)
     policy_base, value_base = frozen
     is_warm = state.value.step >= config.value_warmup * num_steps
 
-    def minibatch_step(carry, taken):
-      policy, value, moves = carry
-      i, rows, part = taken
+    def cut(i, rows):
+      # At first nothing was learnt of it: the ratio is 1, and no ulp off.
       minibatch = jax.tree.map(lambda x: x[rows], cells)
-      # Nothing was learnt of it yet, so that the ratio is 1 and no ulp off.
-      minibatch = _constrained(minibatch.replace(
+      return _constrained(minibatch.replace(
           on_policy=jnp.full(minibatch.weight.shape, i == 0)), batch_sharding)
+
+    def policy_step(carry, taken):
+      policy, moves = carry
+      i, rows, part = taken
+      minibatch = cut(i, rows)
       batch = minibatch if part is None else (minibatch, _weighed(
           _constrained(part, batch_sharding), minibatch, config.ptx_coef))
-      policy, moves, of_policy = policy_update(
+      policy, moves, metrics = policy_update(
           policy, batch, policy_base, moves)
-      value, of_value = value_update(value, minibatch, value_base)
-      return (policy, value, moves), of_policy | {
-          f'value_{name}': mean for name, mean in of_value.items()}
+      return (policy, moves), metrics
+
+    def value_step(value, taken):
+      return value_update(value, cut(*taken), value_base)
 
     # A key apart from the one that generation folds from the same step.
     key = jax.random.fold_in(state.policy.key, state.value.step)
     key = jax.random.fold_in(key, _SHUFFLE)
-    # Strided, so that a device keeps its own rows of the text.
-    parts = jax.tree.map(
-        lambda x: x.reshape(-1, num_steps, *x.shape[1:]).swapaxes(0, 1), text)
     rows = _shuffled(key, len(cells.weight), config)
-    (policy, value, _), metrics = jax.lax.scan(
-        minibatch_step, (state.policy, state.value, is_warm),
-        (jnp.arange(num_steps), rows, parts))
-    metrics = jax.tree.map(lambda x: jnp.sum(x, axis=0), metrics)
-    kl = jnp.sum(trajectory.kl, axis=1, where=trajectory.response_mask)
-    kl_state = kl_controller.update(
-        state.kl, Mean.of(kl, trajectory.weight).compute(),
-        jnp.sum(trajectory.weight))
-    return PPOState(policy, value, kl_state), metrics
-
-  def update(state, trajectory, frozen=(None, None), text=None):
-    return guard.unless_bad(minibatches, state, trajectory, frozen, text)
+    # One after the other, which neither minds: so the memory that one needs for
+    # its gradients is free when the other does.
+    taken, parts = (jnp.arange(num_steps), rows), _spread(text, num_steps)
+    repeat = functools.partial(guard.over_minibatches, trajectory=trajectory)
+    (policy, _), of_policy = repeat(
+        policy_step, (state.policy, is_warm), (*taken, parts))
+    value, of_value = repeat(value_step, state.value, taken)
+    metrics = of_policy | {
+        f'value_{name}': mean for name, mean in of_value.items()}
+    return PPOState(policy, value, _next_kl(
+        kl_controller, state.kl, trajectory)), metrics
 
   return update
 
@@ -105,6 +108,26 @@ def _shuffled(key, batch_size: int, config: PPOConfig) -> jax.Array:
   epochs = jax.random.split(key, config.num_epochs)
   order = jax.vmap(lambda k: jax.random.permutation(k, batch_size))(epochs)
   return order.reshape(config.steps_per_iteration, -1)
+
+
+def _spread(text: TokenBatch | None, num_steps: int) -> TokenBatch | None:
+  """Parts of the text, [S, ...], one for each step.
+
+  Strided, so that a device keeps its own rows.
+  """
+  return jax.tree.map(
+      lambda x: x.reshape(-1, num_steps, *x.shape[1:]).swapaxes(0, 1), text)
+
+
+def _next_kl(
+    controller: losses.AdaptiveKL, state: losses.AdaptiveKLState,
+    trajectory: Trajectory) -> losses.AdaptiveKLState:
+  """The controller's state after an iteration, if its rewards are good."""
+  kl = jnp.sum(trajectory.kl, axis=1, where=trajectory.response_mask)
+  moved = controller.update(
+      state, Mean.of(kl, trajectory.weight).compute(),
+      jnp.sum(trajectory.weight))
+  return guard.select(guard.count_bad(trajectory) == 0, moved, state)
 
 
 def _policy_objective(

@@ -1,7 +1,12 @@
 """A leaf of the parameter tree, put together from tensors read one by one."""
 
+from collections.abc import Sequence
+import math
+
 import jax
 import numpy as np
+
+_ALIGNMENT = 64  # Bytes; what a CPU device wants of a buffer of its own.
 
 
 class Assembly:
@@ -23,7 +28,7 @@ class Assembly:
     self._places = {device: _bounds(index, shape)
                     for device, index in indices.items()}
     self._pieces = {
-        bounds: np.empty([stop - start for start, stop in bounds], dtype)
+        bounds: aligned_empty([stop - start for start, stop in bounds], dtype)
         for bounds in self._places.values()}
     self._num_missing = 0
 
@@ -50,6 +55,18 @@ class Assembly:
               for device, bounds in self._places.items()]
     return jax.make_array_from_single_device_arrays(
         self._shape, self._sharding, arrays)
+
+
+def aligned_empty(shape: Sequence[int], dtype: str) -> np.ndarray:
+  """`np.empty` that a CPU device takes as it is, where it would copy another.
+
+  So a model that was read and lies on a CPU is there once; it is not to be
+  written to after that.
+  """
+  size = math.prod(shape) * np.dtype(dtype).itemsize
+  room = np.empty(size + _ALIGNMENT, np.uint8)
+  start = -room.ctypes.data % _ALIGNMENT
+  return room[start:start + size].view(dtype).reshape(shape)
 
 
 def _bounds(index, shape) -> tuple[tuple[int, int], ...]:

@@ -142,6 +142,16 @@ def test_mesh_gets_the_same_parameters_sharded(tmp_path, spec, scan_layers):
 
 
 @pytest.mark.parametrize('scan_layers', [False, True])
+def test_a_cpu_device_takes_what_was_read_without_a_copy(
+    tmp_path, scan_layers):
+  make_folder(tmp_path, random_tensors(CONFIG))
+  _, params = weights.load_model(tmp_path, scan_layers=scan_layers)
+  for leaf in jax.tree.leaves(params):
+    there = jax.device_put(leaf, jax.devices()[0])
+    assert there.unsafe_buffer_pointer() == leaf.ctypes.data
+
+
+@pytest.mark.parametrize('scan_layers', [False, True])
 def test_loading_onto_a_mesh_holds_no_second_copy_on_the_host(
     tmp_path, scan_layers):
   config = dataclasses.replace(

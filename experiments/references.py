@@ -126,13 +126,13 @@ class Reference:
 
 
 def _digest(rows: list[list[data.TokenizedPair]]) -> str:
-  """Of the rows' tokens and masks, batch by batch."""
+  """Of all that the rows hold, in their batches' order."""
   digest = hashlib.sha256()
   for pair in itertools.chain(*rows):
     for side in (pair.chosen, pair.rejected):
       digest.update(np.array(
           [len(side.tokens), side.prompt_length, side.loss_mask is not None,
-           pair.strength]).tobytes())
+           pair.strength, side.weight]).tobytes())
       digest.update(np.asarray(side.tokens).tobytes())
       if side.loss_mask is not None:
         digest.update(np.asarray(side.loss_mask).tobytes())

@@ -1,12 +1,12 @@
 """Tokenized rows on disk: a file that was read once need not be read again.
 
     folder/
-      tokens.npy     [N] int32, of all responses one after the other
-      masks.npy      [N] bool, their loss masks; False where there is none
+      tokens.npy      [N] int32, of all responses one after the other
+      masks.npy       [N] bool, their loss masks; False where there is none
       references.npy  [N] float32, what a reference says of them; [0] if nothing
-      responses.npy  [M] one `_RESPONSE` each
-      rows.npy       [R + 1] int64, at which response each row begins
-      about.json     the rows' kind, notes, and a digest of all of that
+      responses.npy   [M] one `_RESPONSE` each
+      rows.npy        [R + 1] int64, at which response each row begins
+      about.json      the rows' kind, notes, and a digest of all of that
 
 Rows come through a memory map: of a file of any length a run holds the rows of
 the batches that it makes, and where the others are.

@@ -19,6 +19,10 @@ ROWS = {
                  for i in range(5)],
     'pair': [data.TokenizedPair(response(i), response(i + 9), i % 4)
              for i in range(5)],
+    'pair, one side of which a reference knows': [data.TokenizedPair(
+        response(i)._replace(ref_logprobs=np.linspace(
+            -i, 0, 3 + i % 5, dtype=np.float32)), response(i + 9))
+                                                  for i in range(5)],
     'label': [data.TokenizedLabel(response(i), i % 2 == 0) for i in range(5)],
     'ranking': [data.TokenizedRanking(
         tuple(response(i + j) for j in range(2 + i)), tuple(range(2 + i)))
@@ -66,7 +70,8 @@ def test_batches_of_stored_rows_are_the_same(tmp_path):
 
 
 @pytest.mark.parametrize('name', [
-    'tokens.npy', 'masks.npy', 'responses.npy', 'rows.npy', 'about.json'])
+    'tokens.npy', 'masks.npy', 'references.npy', 'responses.npy', 'rows.npy',
+    'about.json'])
 @pytest.mark.parametrize('act, place', [
     ('flip', 5), ('flip', -5), ('cut', 0), ('delete', 0)])
 def test_what_was_damaged_is_not_there(name, act, place, tmp_path):

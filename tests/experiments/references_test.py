@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from alignjax import data
 from alignjax import rollout
 from alignjax import sources
 from alignjax import train
@@ -120,3 +121,10 @@ def test_what_has_no_reference_is_refused(foreign, tmp_path):
   with pytest.raises(InputError, match='precompute_reference=True'):
     dpo.main(dpo.Config(reference_free=True, **settings))
   assert not (tmp_path / 'w').exists()
+
+
+def test_a_row_that_weighs_otherwise_is_another_row():
+  row = data.TokenizedResponse(np.arange(5, dtype=np.int32), 2)
+  name = lambda weight: references._digest(
+      [[data.TokenizedPair(row, row._replace(weight=weight))]])
+  assert name(1.0) == name(1.0) != name(0.5)

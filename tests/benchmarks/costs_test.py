@@ -2,9 +2,13 @@
 
 import json
 
+import chex
+import jax
+import jax.numpy as jnp
 import pytest
 
 from alignjax.errors import InputError
+from alignjax.models import attention
 from benchmarks import costs
 
 
@@ -29,9 +33,19 @@ def test_attention_is_taken_off_a_step(rows_of):
   rows = rows_of('length')
   assert [row['tokens a row'] for row in rows] == [8, 16]
   for row in rows:
-    assert row['attention'] > 0
+    assert row['rest'] > 0
     assert row['rest'] == pytest.approx(row['seconds'] - row['attention'])
     assert row['tokens/s'] == pytest.approx(512 / row['seconds'])
+
+
+def test_a_token_that_sees_itself_alone_gets_its_own_value():
+  key = iter(jax.random.split(jax.random.key(0), 3))
+  make = lambda *shape: jax.random.normal(next(key), shape)
+  query, keys, value = make(2, 5, 4, 3), make(2, 2, 5, 3), make(2, 2, 5, 3)
+  alone = jnp.broadcast_to(jnp.eye(5, dtype=bool), (2, 5, 5))
+  chex.assert_trees_all_close(
+      costs._see_oneself(query, keys, value, alone, is_causal=True),
+      attention.attend(query, keys, value, alone, is_causal=True), rtol=1e-6)
 
 
 def test_a_batch_is_cut_into_parts(rows_of):

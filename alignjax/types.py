@@ -127,6 +127,8 @@ class PromptBatch:
   prompt_id: jax.Array       # [B] int32, names the prompt for the sampler.
   sample_id: jax.Array       # [B] int32, tells samples of one prompt apart.
   weight: jax.Array          # [B] float32, 0 for filler rows.
+  # Where models but the sampler will read them, the responses' places blank.
+  rows: Rows | None = None
 
 
 @flax.struct.dataclass

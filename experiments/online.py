@@ -37,10 +37,12 @@ class Config(runs.ComputeConfig, runs.OptimizerConfig):
   num_steps: runs.Iterations = None  # Iterations. 50, 100.
   batch_size: int | None = None      # Responses in an iteration. 128, 32.
   num_samples: int = 4               # Responses to each prompt, K.
-  # What the models read of them: a row for each response, or each prompt once
+  # What the models read of them: a row for each response; each prompt once
   # with its K responses behind it, which saves (K - 1) / K of the prompts'
-  # tokens. The samples are the same; minibatches hold whole groups then.
-  layout: Literal['padded', 'branched'] = 'padded'
+  # tokens; or several such prompts in a row, which saves padding too. The
+  # samples are the same. Minibatches hold whole groups where branched, and
+  # packed the same responses in each epoch.
+  layout: Literal['padded', 'packed', 'branched'] = 'padded'
   max_length: int | None = None      # Tokens, prompt and response. 48, 512.
   max_new_tokens: int | None = None  # Tokens of a response. 32, 128.
   learning_rate: float | None = None  # 3e-4, 1e-6.
@@ -127,7 +129,8 @@ def script(
         run.stage(cfg), iterate, state, shardings,
         lambda start: data.prompt_batches(
             rows, batch_size=cfg.batch_size, max_length=width,
-            num_samples=cfg.num_samples, seed=cfg.seed, start=start),
+            num_samples=cfg.num_samples, seed=cfg.seed, start=start,
+            layout=ppo.make_layout(cfg, run)),
         check=judges.make_check(cfg, judge),
         stop=telemetry.stopping(watch, cfg.on_hack))
     run.save_model(model, state.params, tokenizer)

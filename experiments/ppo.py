@@ -16,6 +16,7 @@ Expect, on the testbed with two CPU cores and seed 0: 52 seconds after the SFT
 and the reward model, gold 0.61 at 2.0 nats; with `--kl-coef 0`, 0.16 at 28.
 """
 
+from collections.abc import Callable
 import dataclasses
 import math
 from typing import Literal
@@ -52,10 +53,12 @@ class Config(runs.AdapterConfig, runs.OptimizerConfig):
   num_steps: runs.Iterations = None  # Iterations. 50, 100.
   batch_size: int | None = None      # Responses in an iteration. 128, 32.
   num_samples: int = 1               # Responses to each prompt, K.
-  # What the models read of them: a row for each response, or each prompt once
+  # What the models read of them: a row for each response; each prompt once
   # with its K responses behind it, which saves (K - 1) / K of the prompts'
-  # tokens. The samples are the same; minibatches hold whole groups then.
-  layout: Literal['padded', 'branched'] = 'padded'
+  # tokens; or several such prompts in a row, which saves padding too. The
+  # samples are the same. Minibatches hold whole groups where branched, and
+  # packed the same responses in each epoch.
+  layout: Literal['padded', 'packed', 'branched'] = 'padded'
   max_length: int | None = None      # Tokens, prompt and response. 48, 512.
   max_new_tokens: int | None = None  # Tokens of a response. 32, 128.
   # Of the policy; of its adapters (1e-3 or 1e-5). 3e-4, 1e-6.
@@ -172,7 +175,8 @@ def batches(cfg: Config, run: runs.Run, tokenizer, rows, width: int):
   """From an iteration to its prompts, and its pretraining text if any."""
   prompts = lambda start: data.prompt_batches(
       rows, batch_size=cfg.batch_size, max_length=width,
-      num_samples=cfg.num_samples, seed=cfg.seed, start=start)
+      num_samples=cfg.num_samples, seed=cfg.seed, start=start,
+      layout=make_layout(cfg, run))
   if not cfg.ptx_coef:
     return prompts
   texts = sources.pretraining_rows(run, cfg, tokenizer, cfg.ptx_data)
@@ -201,10 +205,22 @@ def note_memory(
   return held | {'total': total}
 
 
+def make_layout(cfg, run: runs.Run) -> Callable:
+  """What becomes of prompts: a cell for each part of a minibatch."""
+  return data.make_prompt_layout(
+      cfg.layout, max_new_tokens=cfg.max_new_tokens,
+      num_samples=cfg.num_samples, num_cells=num_parts(cfg, run))
+
+
+def num_parts(cfg, run: runs.Run) -> int:
+  """Into how many an iteration's responses are cut, over all devices."""
+  return cfg.num_minibatches * cfg.num_microbatches * run.num_shards
+
+
 def check_groups(cfg, run: runs.Run, *, in_pairs: bool = False) -> None:
   """Refuses a batch that does not hold whole groups in every minibatch."""
-  parts = cfg.num_minibatches * cfg.num_microbatches * run.num_shards
-  in_groups = in_pairs or cfg.layout == 'branched'
+  parts = num_parts(cfg, run)
+  in_groups = in_pairs or cfg.layout != 'padded'
   whole = parts * cfg.num_samples if in_groups else parts
   if cfg.batch_size % whole:
     raise InputError(

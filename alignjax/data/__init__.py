@@ -44,6 +44,7 @@ from alignjax.data.formats import unpaired
 from alignjax.data.layout import describe_layout
 from alignjax.data.layout import Layout
 from alignjax.data.layout import make_layout
+from alignjax.data.layout import make_prompt_layout
 from alignjax.data.mixture import mix
 from alignjax.data.mixture import Mixture
 from alignjax.data.mixture import parse_mixture
@@ -105,6 +106,7 @@ __all__ = [
     'hold_out',
     'make_batches',
     'make_layout',
+    'make_prompt_layout',
     'mix',
     'num_steps_per_epoch',
     'pack_documents',

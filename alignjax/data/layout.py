@@ -101,6 +101,49 @@ def make_layout(
   return lay_out
 
 
+def make_prompt_layout(
+    layout: Literal['padded', 'packed', 'branched'], *, max_new_tokens: int,
+    num_cells: int = 1, num_samples: int = 1,
+) -> Callable[[types.PromptBatch], types.PromptBatch]:
+  """Returns the function that plans where prompts will be read with responses.
+
+  Prompts are known before anything is sampled, and a response takes its
+  `max_new_tokens` at most: so rows are filled on the host, ahead of time, and
+  what was sampled is written into them on the device (`rollout.fill_rows`).
+
+  Args:
+    layout: 'packed' lays several prompts into a row, each with its responses as
+      branches. The others plan nothing here.
+    max_new_tokens: R, the columns left to each response.
+    num_cells: C, parts that share no row; minibatches are made of whole ones.
+    num_samples: K, rows of the batch, side by side, of one prompt.
+
+  Returns:
+    From prompts [B, P] to the same with `rows`, whose `index` is of the columns
+    P + R of a trajectory.
+
+  Raises:
+    InputError: by the function, where B does not split into `num_cells` of
+      whole groups.
+  """
+
+  def plan(prompts: types.PromptBatch) -> types.PromptBatch:
+    size, width = prompts.tokens.shape
+    # A response that no other has: what a group shares is its prompt.
+    own = np.broadcast_to(
+        -1 - np.arange(size)[:, None], (size, max_new_tokens))
+    is_response = np.arange(width + max_new_tokens) >= width
+    behind = lambda x, y: np.concatenate([x, y], axis=1)
+    rows = make_rows(
+        behind(prompts.tokens, own.astype(np.int32)),
+        behind(prompts.attention_mask, np.ones(own.shape, bool)),
+        prompts.weight > 0, group=num_samples, num_cells=num_cells,
+        loss_mask=np.broadcast_to(is_response, (size, len(is_response))))
+    return prompts.replace(rows=rows)
+
+  return plan if layout == 'packed' else lambda prompts: prompts
+
+
 def _own_part(batch: Any, index: int, count: int) -> Any:
   """The part of a batch that one of `count` processes holds."""
   size = batch.weight.shape[0]

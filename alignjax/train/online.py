@@ -9,7 +9,8 @@ The same loop as PPO's (train/ppo.py), for one model: GRPO, RLOO and REINFORCE
 turn rewards into advantages, online DPO turns them into preference pairs. K
 responses to a prompt lie side by side, so that [B] seen as [B / K, K] is a
 group per line. With `layout='branched'` all models but the sampler read a group
-as branches of one row, its prompt once; minibatches then hold whole groups.
+as branches of one row, its prompt once; minibatches then hold whole groups. With
+'packed' a row holds several groups, and minibatches hold whole cells.
 """
 
 from collections.abc import Callable
@@ -62,7 +63,8 @@ class OnlineConfig:
   temperature: float = 1.0    # Of sampling, and of every logprob taken.
   max_new_tokens: int = 32    # Longest response, EOS included.
   num_slots: int = 0          # Responses sampled at one time; 0: all.
-  layout: Literal['padded', 'branched'] = 'padded'  # What models read.
+  # What models read.
+  layout: Literal['padded', 'packed', 'branched'] = 'padded'
 
 
 def grouped(
@@ -128,10 +130,16 @@ def best_and_worst(num_samples: int) -> MakeRows:
         loss_mask=pick(trajectory.response_mask),
         ref_logprobs=pick(trajectory.ref_logprobs),
         weight=jnp.max(weight, axis=1) * differs)
-    if trajectory.rows is None:
+    rows = trajectory.rows
+    if rows is None:
       return pairs
-    return pairs.replace(rows=rollout.branch_rows(
-        pairs, num_samples=2, prompt_length=trajectory.rows.start))
+    if rows.start:  # Responses begin in one column.
+      return pairs.replace(rows=rollout.branch_rows(
+          pairs, num_samples=2, prompt_length=rows.start))
+    # Packed rows stay as they are; of each group two responses are looked at.
+    index = pick(rows.index.reshape(trajectory.tokens.shape))
+    return pairs.replace(rows=rows.replace(
+        index=index.reshape(len(rows.index), -1, *index.shape[1:])))
 
   return make_pairs
 
@@ -286,7 +294,8 @@ def make_online_iteration(
 
   def iterate(state, prompts):
     key = jax.random.fold_in(state.key, state.step)
-    trajectory = share(generate(state.params, prompts, key))
+    trajectory = share(
+        generate(state.params, prompts.replace(rows=None), key), prompts.rows)
     reward = sharding.put(reward_fn(trajectory), rows)
     trajectory, measured = annotate(
         state.params, ref_params, trajectory, reward)

@@ -161,11 +161,26 @@ def results(kind, how):
 
 
 def laid_out(batch, how, cells=1):
-  """The batch under a layout; 'sampled' is the rollout's, on the device."""
+  """The batch under a layout; 'sampled' and 'planned' are the rollout's."""
+  if how == 'planned':
+    return types.split_cells(batch.replace(rows=rollout.fill_rows(
+        planned(batch).rows, batch, prompt_length=PROMPT)))
   if how != 'sampled':
     return layout.make_layout(how, num_cells=cells, num_samples=3)(batch)
   return types.split_cells(batch.replace(rows=rollout.branch_rows(
       batch, num_samples=3, prompt_length=PROMPT)))
+
+
+def planned(batch, **settings):
+  """The trajectory's prompts, with the rows that are planned before sampling.
+  """
+  own = slice(PROMPT)
+  plan = layout.make_prompt_layout(
+      'packed', max_new_tokens=LENGTH - PROMPT, num_samples=3, **settings)
+  each = np.arange(len(batch.tokens), dtype=np.int32)
+  return plan(types.PromptBatch(
+      tokens=batch.tokens[:, own], attention_mask=batch.attention_mask[:, own],
+      prompt_id=each // 3, sample_id=each % 3, weight=batch.weight))
 
 
 def assert_same(got, expected):
@@ -177,7 +192,8 @@ def assert_same(got, expected):
 
 @pytest.mark.parametrize('kind, how', [
     *((kind, how) for kind in OBJECTIVES for how in ('packed', 'branched')),
-    ('trajectory', 'sampled'), ('trajectory of values', 'sampled')])
+    *(('trajectory' + of, how) for of in ('', ' of values')
+      for how in ('sampled', 'planned'))])
 def test_losses_metrics_and_gradients_equal_those_of_the_padded_batch(
     kind, how):
   padded = results(kind, 'padded')
@@ -196,7 +212,7 @@ def test_every_token_has_the_logprob_of_the_padded_batch():
   logprobs_of = jax.jit(lambda params, rows: scoring.token_logprobs(
       MODEL, params, batch.tokens, batch.attention_mask, rows=rows))
   padded = np.asarray(logprobs_of(PARAMS, None))
-  for how in ('packed', 'branched', 'sampled'):
+  for how in ('packed', 'branched', 'sampled', 'planned'):
     rows = laid_out(batch, how).rows
     got = np.asarray(logprobs_of(PARAMS, rows.replace(wanted=None)))
     np.testing.assert_allclose(got[real], padded[real], atol=1e-5)
@@ -230,6 +246,36 @@ def test_fewer_tokens_are_read(kind):
   assert packed.tokens.size < batch_of(kind).tokens.size
   read = [rows.attention_mask.sum() for rows in (packed, branched)]
   assert read[0] == read[1] if kind == 'demonstrations' else read[1] < read[0]
+
+
+def test_rows_are_planned_before_anything_is_sampled():
+  """With every response's places blank, of one shape whatever is sampled."""
+  batch = trajectory()
+  rows = planned(batch).rows
+  per_prompt = PROMPT + 3 * (LENGTH - PROMPT + 1) - 1
+  assert rows.tokens.shape[-1] >= per_prompt and rows.tokens.shape[0] == 1
+  blank = np.flatnonzero(rows.tokens.reshape(-1) < 0)
+  at = rows.index[0, batch.weight > 0, PROMPT:]
+  np.testing.assert_array_equal(blank, np.unique(at))
+  assert at.size == blank.size == 5 * (LENGTH - PROMPT)
+  filled = rollout.fill_rows(rows, batch, prompt_length=PROMPT)
+  np.testing.assert_array_equal(
+      np.asarray(filled.tokens).reshape(-1)[at],
+      batch.tokens[batch.weight > 0, PROMPT:])
+  assert np.asarray(filled.tokens).min() >= 0
+  assert np.asarray(filled.attention_mask).sum() < rows.attention_mask.sum()
+
+
+def test_rows_and_prompts_are_of_one_layout():
+  batch = trajectory()
+  share = functools.partial(
+      rollout.make_share, num_samples=3, prompt_length=PROMPT,
+      mesh=sharding.make_mesh('data:1', devices=jax.devices()[:1]))
+  for how, rows in (('packed', None), ('padded', planned(batch).rows)):
+    with pytest.raises(types.InputError, match='make_prompt_layout'):
+      share(how)(batch, rows)
+  with pytest.raises(types.InputError, match='whole groups'):
+    planned(batch, num_cells=4)
 
 
 @functools.cache

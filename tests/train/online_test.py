@@ -15,6 +15,7 @@ import optax
 import pytest
 
 from alignjax import advantages
+from alignjax import data
 from alignjax import losses
 from alignjax import metrics as metrics_lib
 from alignjax import objectives
@@ -105,13 +106,14 @@ def make_prompts(tiny, step):
   return prompts.replace(sample_id=sample_id)
 
 
-def run(setup, tiny, num_iterations, num_compiled=lambda: 0):
+def run(setup, tiny, num_iterations, num_compiled=lambda: 0,
+        plan=lambda prompts: prompts):
   """States, metrics, trajectories and programs compiled, per iteration."""
   setup.seen.clear()
   state, states, metrics, compiled = setup.start(), [], [], []
   rows = sharding.batch_sharding(setup.mesh)
   for i in range(num_iterations):
-    prompts = sharding.put(make_prompts(tiny, i), rows)
+    prompts = sharding.put(plan(make_prompts(tiny, i)), rows)
     before = num_compiled()
     state, measured = setup.iterate(state, prompts)
     compiled.append(num_compiled() - before)
@@ -328,6 +330,26 @@ def test_a_prompt_that_is_read_once_equals_one_read_with_each_sample(
                                getattr(seen, name)[real], atol=1e-5)
   assert_close(got, state, atol=1e-5)
   assert_close(off_noise(got_metrics), off_noise(metrics), rtol=1e-4, atol=1e-4)
+  assert_moved(tiny, state)
+
+
+@pytest.mark.parametrize('method, spec, parts', [
+    ('grpo', FULL, 4), pytest.param('grpo', 'one', 1, marks=pytest.mark.slow),
+    pytest.param('online_dpo', 'one', 2, marks=pytest.mark.slow)])
+def test_prompts_that_share_rows_equal_prompts_in_rows_of_their_own(
+    method, spec, parts, make_setup, tiny, assert_close):
+  """Over devices, and in microbatches: a cell for each part."""
+  config = dataclasses.replace(BASE, num_minibatches=1, num_microbatches=1)
+  (state,), (metrics,), (seen,), _ = run(make_setup(method, config), tiny, 1)
+  setup = make_setup(method, dataclasses.replace(
+      config, layout='packed', num_microbatches=2 if parts == 2 else 1), spec)
+  plan = data.make_prompt_layout(
+      'packed', max_new_tokens=5, num_samples=K, num_cells=parts)
+  (got,), (got_metrics,), (got_seen,), _ = run(setup, tiny, 1, plan=plan)
+  np.testing.assert_array_equal(got_seen.tokens, seen.tokens)
+  assert got_seen.rows.index.shape == (parts, 8 * K // parts, 3 + 5)
+  assert_close(got, state, atol=1e-5)
+  assert_close(off_noise(got_metrics), off_noise(metrics), rtol=1e-3, atol=1e-3)
   assert_moved(tiny, state)
 
 

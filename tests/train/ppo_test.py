@@ -16,6 +16,7 @@ import optax
 import pytest
 
 from alignjax import adapters
+from alignjax import data
 from alignjax import metrics as metrics_lib
 from alignjax import rollout
 from alignjax import scoring
@@ -276,20 +277,24 @@ def test_a_prompt_that_is_read_once_equals_one_read_with_each_sample(
   prompts = jax.tree.map(lambda x: np.repeat(x[:2], 4, axis=0), tiny.prompts(1))
   prompts = prompts.replace(sample_id=np.arange(8, dtype=np.int32))
   states, seen = [], []
-  for layout in ('padded', 'branched'):
+  for layout in ('padded', 'branched', 'packed'):
     setup = make_setup(
         dataclasses.replace(config, layout=layout), 'one', False)
+    plan = data.make_prompt_layout(layout, max_new_tokens=5, num_samples=4)
     state, _ = setup.iterate(setup.start(), sharding.put(
-        prompts, sharding.batch_sharding(setup.mesh)))
+        plan(prompts), sharding.batch_sharding(setup.mesh)))
     states.append((state.policy.params, state.value.params, state.kl))
     seen += setup.seen
   assert seen[1].rows.tokens.shape == (2, 1, 2 + 4 * (5 + 1))
+  assert seen[2].rows.index.shape == (1, 8, 3 + 5)  # One cell for all.
   real = seen[0].response_mask
-  for name in ('logprobs', 'values', 'returns'):
-    np.testing.assert_allclose(getattr(seen[1], name)[real],
-                               getattr(seen[0], name)[real], atol=1e-5)
-  np.testing.assert_allclose(seen[1].reward, seen[0].reward, atol=1e-5)
-  assert_close(states[1], states[0], atol=1e-5)
+  for got, state in zip(seen[1:], states[1:], strict=True):
+    np.testing.assert_array_equal(got.tokens, seen[0].tokens)
+    for name in ('logprobs', 'values', 'returns'):
+      np.testing.assert_allclose(getattr(got, name)[real],
+                                 getattr(seen[0], name)[real], atol=1e-5)
+    np.testing.assert_allclose(got.reward, seen[0].reward, atol=1e-5)
+    assert_close(state, states[0], atol=1e-5)
 
 
 @pytest.mark.parametrize('spec', [

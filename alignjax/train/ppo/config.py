@@ -64,9 +64,10 @@ class PPOConfig:
   max_new_tokens: int = 32    # Longest response, EOS included.
   num_samples: int = 1        # K, responses to each prompt, side by side.
   num_slots: int = 0          # Responses sampled at one time; 0: all.
-  # What all models but the sampler read: a row for each response, or a prompt
-  # once with its K responses behind it; minibatches then hold whole groups.
-  layout: Literal['padded', 'branched'] = 'padded'
+  # What all models but the sampler read: a row for each response, a prompt once
+  # with its K responses behind it, so that minibatches hold whole groups, or
+  # several such prompts in a row, so that minibatches hold whole cells.
+  layout: Literal['padded', 'packed', 'branched'] = 'padded'
 
   @property
   def steps_per_iteration(self) -> int:

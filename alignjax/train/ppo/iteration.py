@@ -101,7 +101,8 @@ def make_ppo_iteration(
         batch, PromptTextBatch) else (batch, None)
     params = policy.whole(state.policy.params)
     key = jax.random.fold_in(state.policy.key, state.value.step)
-    trajectory = share(generate(params, prompts, key))
+    trajectory = share(
+        generate(params, prompts.replace(rows=None), key), prompts.rows)
     shared = () if trajectory.rows is None else (trajectory.rows,)
     reward = reward_fn(trajectory.tokens, trajectory.attention_mask, *shared)
     trajectory, measured = annotate(

@@ -28,7 +28,7 @@ def make_task(settings: dict) -> turns.Task:
   if settings['task'] == 'generate':
     return turns.Task(_generate(settings, mesh))
   if settings['task'] == 'ppo':
-    return turns.Task(_ppo(settings, mesh))
+    return _ppo(settings, mesh)
   if settings['task'] == 'grpo':
     return _grpo(settings, mesh)
   make = {'sft': _sft, 'dpo': _dpo, 'kto': _kto, 'reward': _reward}
@@ -138,14 +138,14 @@ def _reward(settings, mesh):
   return trainee, objectives.reward(model), None, _pairs(settings, mesh)
 
 
-def _prompts(settings):
+def _prompts(settings, layout=None):
   """Batches of the rows' prompts, in their order, each as often as sampled."""
   width = settings['max_length'] - settings['max_new_tokens']
   return data.prompt_batches(
       [data.TokenizedPrompt(np.asarray(r['prompt'][-width:], np.int32), i)
        for i, r in enumerate(_read(settings))], max_length=width,
       batch_size=settings['batch_size'], num_samples=settings['num_samples'],
-      shuffle=False)
+      shuffle=False, layout=layout)
 
 
 def _ppo(settings, mesh):
@@ -161,6 +161,9 @@ def _ppo(settings, mesh):
   optimizers = [train.make_optimizer(
       turns.PPO['learning_rate'], 1_000, warmup=0.0, decay='constant')
                 for _ in range(2)]
+  layout = 'padded' if settings['num_samples'] == 1 else 'branched'
+  if settings['any_length']:
+    layout = 'packed'
   config = train.PPOConfig(
       kl_coef=turns.PPO['kl_coef'], kl_horizon=float('inf'),
       gamma=turns.PPO['gamma'], lam=turns.PPO['lam'], clip=turns.PPO['clip'],
@@ -168,21 +171,34 @@ def _ppo(settings, mesh):
       num_minibatches=1, missing_eos_penalty=0.0,
       temperature=turns.PPO['temperature'],
       max_new_tokens=settings['max_new_tokens'],
-      num_samples=settings['num_samples'],
-      layout='branched' if settings['num_samples'] > 1 else 'padded')
+      num_samples=settings['num_samples'], layout=layout)
   state, shardings = train.init_ppo_state(
       policy, value, *optimizers, config, mesh=mesh, seed=0)
   iterate = train.make_ppo_iteration(
       policy, value, reward_fn, *optimizers, config, shardings=shardings,
       mesh=mesh, prompt_length=width, eos_id=-1)
-  batches, held = _prompts(settings), [state]
+  plan = data.make_prompt_layout(
+      layout, max_new_tokens=settings['max_new_tokens'],
+      num_samples=settings['num_samples'],
+      num_cells=sharding.num_batch_shards(mesh))
+  batches = list(itertools.islice(
+      _prompts(settings, plan), settings['steps']))
+  held, left = [state], iter(batches)
 
-  def one() -> float:
+  def iterated(batch) -> float:
     held[0], metrics = iterate(held[0], sharding.put(
-        next(batches), sharding.batch_sharding(mesh)))
+        batch, sharding.batch_sharding(mesh)))
     return float(metrics['value_loss'].compute())
 
-  return one
+  def prepare() -> None:
+    """Compiles for the shapes that come later; nothing is learnt of it."""
+    shape_of = lambda batch: tuple(x.shape for x in jax.tree.leaves(batch))
+    others = {shape_of(batch): batch for batch in batches}
+    others.pop(shape_of(batches[0]))
+    for batch in others.values():
+      iterated(batch)
+
+  return turns.Task(lambda: iterated(next(left)), prepare)
 
 
 def _grpo(settings, mesh):

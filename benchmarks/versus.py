@@ -62,6 +62,9 @@ class Config:
   num_epochs: int = 4  # PPO's, over each rollout.
   # PPO's and GRPO's responses to a prompt, side by side; 1 and 8 if left out.
   num_samples: int | None = None
+  # PPO's prompts as they come, of every length that leaves a response room: the
+  # peer pads a batch to its longest, ours packs rows. Else all are that long.
+  any_length: bool = False
   # Parts that the peer takes PPO's minibatch in, where its memory asks for it.
   peer_microbatches: int = 1
   mesh: str = 'data:-1'  # Ours: devices by axis.
@@ -113,6 +116,9 @@ def prepare(cfg: Config, folder: pathlib.Path) -> str:
   records, _ = data.preferences(cfg.data)
   tokenizer = hf.load_tokenizer(cfg.model)
   samples = _samples(cfg)
+  if cfg.any_length and cfg.task != 'ppo':
+    raise InputError(f'any_length=True is of task=ppo, not of {cfg.task}; '
+                     'leave it out')
   if cfg.batch_size % samples:
     raise InputError(f'batch_size={cfg.batch_size} does not hold whole groups '
                      f'of {samples}; use a multiple of {samples}')
@@ -124,7 +130,9 @@ def prepare(cfg: Config, folder: pathlib.Path) -> str:
   rows, _ = data.tokenize_preferences(
       records, tokenizer, long_prompts='drop',
       max_length=4 * width if cfg.task in _ONLINE else cfg.max_length)
-  if cfg.task in _ONLINE:  # No prompt is padded.
+  if cfg.any_length:
+    rows = [row for row in rows if row.chosen.prompt_length <= width]
+  elif cfg.task in _ONLINE:  # No prompt is padded.
     rows = [row for row in rows if row.chosen.prompt_length >= width]
   if cfg.task == 'grpo':  # Nor a response that is given.
     rows = [row for row in rows if all(
@@ -149,6 +157,7 @@ def prepare(cfg: Config, folder: pathlib.Path) -> str:
               'max_new_tokens': cfg.max_new_tokens,
               'num_epochs': cfg.num_epochs, 'num_samples': samples,
               'peer_microbatches': cfg.peer_microbatches,
+              'any_length': cfg.any_length,
               'learning_rate': cfg.learning_rate, 'beta': cfg.beta,
               'threads': len(os.sched_getaffinity(0)),
               'reward_model': str(folder / 'reward_model')}
@@ -258,7 +267,7 @@ def compare(cfg: Config, ours: Worker, theirs: Worker) -> dict:
       'batch_size': cfg.batch_size, 'max_length': cfg.max_length,
       'num_samples': _samples(cfg), 'mesh': cfg.mesh, 'layout': cfg.layout,
       'peer_microbatches': cfg.peer_microbatches,
-      'model': cfg.model,
+      'any_length': cfg.any_length, 'model': cfg.model,
       'python': platform.python_version(),
       'jax': importlib.metadata.version('jax'),
       'peer_is': PEERS[peer_of(cfg)],

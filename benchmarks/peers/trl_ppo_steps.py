@@ -89,9 +89,15 @@ def _trainer(settings) -> ppo.PPOTrainer:
       reward_model=reward, value_model=value, train_dataset=rows)
   trainer.dataloader = torch.utils.data.DataLoader(
       rows, batch_size=size, shuffle=False, drop_last=True,
-      collate_fn=lambda each: {'input_ids': torch.tensor(
-          [row['input_ids'] for row in each])})
+      collate_fn=lambda each: {'input_ids': _padded(
+          [row['input_ids'] for row in each], tokenizer.pad_token_id)})
   return trainer
+
+
+def _padded(prompts: list[list[int]], pad: int) -> torch.Tensor:
+  """To the longest, on the left, as the trainer's own collator does."""
+  longest = max(map(len, prompts))
+  return torch.tensor([[pad] * (longest - len(x)) + x for x in prompts])
 
 
 if __name__ == '__main__':

@@ -76,6 +76,8 @@ def test_what_a_comparison_cannot_use_is_refused(flags, tmp_path):
     versus.main(versus.Config(warmup=1, **flags))
   with pytest.raises(InputError, match='task=kto: of tunix there are sft'):
     versus.main(versus.Config(peer='tunix', task='kto', **flags))
+  with pytest.raises(InputError, match='any_length=True is of task=ppo'):
+    versus.prepare(versus.Config(any_length=True, **flags), tmp_path)
   with pytest.raises(InputError, match=r'batch_size=8 does not hold .* of 3'):
     versus.prepare(
         versus.Config(task='ppo', num_samples=3, **flags), tmp_path)
@@ -129,9 +131,10 @@ def test_grpo_s_loss_of_given_responses_is_trl_s(flags, tmp_path):
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize('num_samples', [1, 4])
+@pytest.mark.parametrize('num_samples, any_length', [
+    (1, False), (4, False), (2, True)])
 def test_ppo_writes_and_learns_what_trl_s_does(
-    num_samples, flags, tmp_path, monkeypatch):
+    num_samples, any_length, flags, tmp_path, monkeypatch):
   """TRL 1.12's loop; of prompts to which the tiny model writes no padding.
 
   TRL finds a response's end by the pad token, and ours by EOS.
@@ -142,8 +145,10 @@ def test_ppo_writes_and_learns_what_trl_s_does(
   monkeypatch.setenv('PYTHONPATH', folder)
   path = tmp_path / 'result.json'
   versus.main(versus.Config(task='ppo', turns=1, json=str(path), **flags | dict(
-      max_length=15, batch_size=8 * num_samples, num_samples=num_samples,
-      peer_microbatches=min(num_samples, 2))))
+      max_length=40 if any_length else 15, batch_size=8 * num_samples,
+      max_new_tokens=3 if any_length else 8,
+      num_samples=num_samples,
+      any_length=any_length, peer_microbatches=min(num_samples, 2))))
   found = json.loads(path.read_text())
   assert found['loss_difference'] < 1e-5
   ours = [a for a, _ in found['losses']]

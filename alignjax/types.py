@@ -129,6 +129,8 @@ class PromptBatch:
   weight: jax.Array          # [B] float32, 0 for filler rows.
   # Where models but the sampler will read them, the responses' places blank.
   rows: Rows | None = None
+  # The last columns, in which all prompts are; None: nobody looked.
+  width: int | None = flax.struct.field(pytree_node=False, default=None)
 
 
 @flax.struct.dataclass

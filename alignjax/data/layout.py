@@ -109,7 +109,8 @@ def make_prompt_layout(
 
   Prompts are known before anything is sampled, and a response takes its
   `max_new_tokens` at most: so rows are filled on the host, ahead of time, and
-  what was sampled is written into them on the device (`rollout.fill_rows`).
+  what was sampled is written into them on the device (`rollout.fill_rows`). The
+  sampler is told in how many columns all prompts are, by quarters of P.
 
   Args:
     layout: 'packed' lays several prompts into a row, each with its responses as
@@ -119,8 +120,8 @@ def make_prompt_layout(
     num_samples: K, rows of the batch, side by side, of one prompt.
 
   Returns:
-    From prompts [B, P] to the same with `rows`, whose `index` is of the columns
-    P + R of a trajectory.
+    From prompts [B, P] to the same with `width`, and with `rows`, whose `index`
+    is of the columns P + R of a trajectory.
 
   Raises:
     InputError: by the function, where B does not split into `num_cells` of
@@ -139,7 +140,9 @@ def make_prompt_layout(
         behind(prompts.attention_mask, np.ones(own.shape, bool)),
         prompts.weight > 0, group=num_samples, num_cells=num_cells,
         loss_mask=np.broadcast_to(is_response, (size, len(is_response))))
-    return prompts.replace(rows=rows)
+    longest = max(1, int(np.max(np.sum(prompts.attention_mask, axis=1))))
+    return prompts.replace(rows=rows, width=min(
+        width, _round_up(longest, -(-width // _NUM_PARTS))))
 
   return plan if layout == 'packed' else lambda prompts: prompts
 

@@ -76,12 +76,13 @@ def make_generate(
                              top_p=top_p)
 
     settings = dict(max_new_tokens=max_new_tokens, eos_id=eos_id)
+    read = _narrowed(prompts)
     if 0 < num_slots < len(prompts.tokens):
-      written = slots.sample(policy, params, prompts, keys, draw,
+      written = slots.sample(policy, params, read, keys, draw,
                              num_slots=num_slots, **settings)
     else:
       written = _sample_together(
-          policy, params, prompts, keys, draw, num_samples=num_samples,
+          policy, params, read, keys, draw, num_samples=num_samples,
           **settings)
     return _trajectory(prompts, *written)
 
@@ -91,6 +92,15 @@ def make_generate(
   return partitioning.jit(
       generate, mesh, out_shardings=rows,
       in_shardings=(param_shardings or whole, rows, whole))
+
+
+def _narrowed(prompts: PromptBatch) -> PromptBatch:
+  """The prompts without columns in which there is none."""
+  if prompts.width is None:
+    return prompts
+  own = slice(prompts.tokens.shape[1] - prompts.width, None)
+  return prompts.replace(tokens=prompts.tokens[:, own],
+                         attention_mask=prompts.attention_mask[:, own])
 
 
 def _trajectory(prompts, tokens, logprobs, mask) -> Trajectory:

@@ -9,8 +9,8 @@ The same loop as PPO's (train/ppo.py), for one model: GRPO, RLOO and REINFORCE
 turn rewards into advantages, online DPO turns them into preference pairs. K
 responses to a prompt lie side by side, so that [B] seen as [B / K, K] is a
 group per line. With `layout='branched'` all models but the sampler read a group
-as branches of one row, its prompt once; minibatches then hold whole groups. With
-'packed' a row holds several groups, and minibatches hold whole cells.
+as branches of one row, its prompt once; minibatches then hold whole groups. If
+'packed', a row holds several groups, and minibatches hold whole cells.
 """
 
 from collections.abc import Callable

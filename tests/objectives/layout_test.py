@@ -251,7 +251,11 @@ def test_fewer_tokens_are_read(kind):
 def test_rows_are_planned_before_anything_is_sampled():
   """With every response's places blank, of one shape whatever is sampled."""
   batch = trajectory()
-  rows = planned(batch).rows
+  rows, width = planned(batch).rows, planned(batch).width
+  assert width == PROMPT  # One prompt is as long; its quarters are of 2.
+  short = batch.replace(attention_mask=batch.attention_mask & (
+      np.arange(LENGTH) >= PROMPT - 2))
+  assert planned(short).width == 2
   per_prompt = PROMPT + 3 * (LENGTH - PROMPT + 1) - 1
   assert rows.tokens.shape[-1] >= per_prompt and rows.tokens.shape[0] == 1
   blank = np.flatnonzero(rows.tokens.reshape(-1) < 0)

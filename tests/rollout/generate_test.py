@@ -70,6 +70,28 @@ def test_some_rows_end_and_some_are_cut():
   assert lengths.min() < R
 
 
+@pytest.mark.parametrize('settings', [
+    {}, {'num_samples': 2}, {'num_slots': 4}])
+def test_columns_without_a_prompt_are_not_read(settings):
+  """In which columns prompts end, and what is sampled, stays as it is."""
+  is_last = np.arange(P) >= P - 2
+  twice = jax.tree.map(lambda x: np.repeat(x[:4], 2, axis=0), PROMPTS)
+  prompts = twice.replace(
+      tokens=np.where(is_last, twice.tokens, 0),
+      attention_mask=twice.attention_mask & is_last,
+      sample_id=np.arange(8, dtype=np.int32) % 2)
+  make = rollout.make_generate(
+      MODEL, max_new_tokens=R, eos_id=EOS, temperature=TEMPERATURE, **settings)
+  program = lambda width: make.lower(
+      PARAMS, prompts.replace(width=width), KEY).compile()
+  whole, narrow = program(None), program(2)
+  assert_same_rows(
+      narrow(PARAMS, prompts.replace(width=2), KEY), slice(8),
+      whole(PARAMS, prompts, KEY), slice(8))
+  flops = [x.cost_analysis()['flops'] for x in (narrow, whole)]
+  assert flops[0] < 0.9 * flops[1]
+
+
 def test_eos_ends_a_row_is_in_the_mask_and_nothing_follows():
   t = sampled()
   for row in range(7):

@@ -35,6 +35,12 @@ class Trainee:
     """The tree that the model reads, of the trained part."""
     return params if self.base is None else lora.join(self.base, params)
 
+  def whole_shardings(self, trained: chex.ArrayTree) -> chex.ArrayTree:
+    """The shardings of the tree that the model reads, of the trained part's."""
+    if self.base is None:
+      return trained
+    return lora.join(shardings_of(self.base), trained)
+
   def reference(self, mesh: jax.sharding.Mesh) -> tuple[CausalLM, dict, dict]:
     """(model, params, shardings) before training, on the mesh."""
     model = CausalLM(_plain(self.model.config))

@@ -183,10 +183,9 @@ def batches(
     rows: what it makes batches of.
   """
   if cfg.layout is None:
-    is_short = _longest_shared(model) >= cfg.max_length
     cfg = dataclasses.replace(cfg, layout=(
-        'branched' if is_short and not runs.is_testbed(cfg.model)
-        else 'padded'))
+        'branched' if can_share_rows(cfg, model)
+        and not runs.is_testbed(cfg.model) else 'padded'))
   check_layout(cfg, model)
   layout = data.make_layout(
       cfg.layout, num_cells=run.num_shards * cfg.num_microbatches)
@@ -205,11 +204,16 @@ def check_layout(cfg: runs.RunConfig, model: ModelConfig) -> None:
       has no positions for a text of `max_length`.
   """
   limit = _longest_shared(model)
-  if cfg.layout not in (None, 'padded') and cfg.max_length > limit:
+  if cfg.layout not in (None, 'padded') and not can_share_rows(cfg, model):
     raise InputError(
         f'layout={cfg.layout} with max_length={cfg.max_length}: this model '
         f'reads rows past {limit} tokens otherwise, or not at all; use '
         f'max_length={limit} or less, or layout=padded')
+
+
+def can_share_rows(cfg: runs.RunConfig, model: ModelConfig) -> bool:
+  """Whether texts of `max_length` are read in shared rows as they are alone."""
+  return cfg.max_length <= _longest_shared(model)
 
 
 def _longest_shared(model: ModelConfig) -> float:

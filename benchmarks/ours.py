@@ -1,5 +1,6 @@
 """The tasks in alignjax, as its scripts run them, on rows that are given."""
 
+import functools
 import itertools
 import json
 
@@ -177,12 +178,15 @@ def _ppo(settings, mesh):
   iterate = train.make_ppo_iteration(
       policy, value, reward_fn, *optimizers, config, shardings=shardings,
       mesh=mesh, prompt_length=width, eos_id=-1)
-  plan = data.make_prompt_layout(
-      layout, max_new_tokens=settings['max_new_tokens'],
-      num_samples=settings['num_samples'],
+  plan = functools.partial(
+      data.make_prompt_layout, layout, num_samples=settings['num_samples'],
+      max_new_tokens=settings['max_new_tokens'],
       num_cells=sharding.num_batch_shards(mesh))
-  batches = list(itertools.islice(
-      _prompts(settings, plan), settings['steps']))
+  make = lambda **shape: list(itertools.islice(
+      _prompts(settings, plan(**shape)), settings['steps']))
+  batches = make()
+  if layout == 'packed':
+    batches = make(at_least=data.typical_shape(batches))
   held, left = [state], iter(batches)
 
   def iterated(batch) -> float:
@@ -204,7 +208,7 @@ def _ppo(settings, mesh):
 def _grpo(settings, mesh):
   """Iterations of GRPO; what is compared is the loss of given responses."""
   policy, own = _policy(settings), turns.GRPO
-  model, params, _ = policy.reference(mesh)
+  model = policy.model
   new, count = settings['max_new_tokens'], settings['num_samples']
   width = settings['max_length'] - new
   optimizer = train.make_optimizer(
@@ -215,7 +219,7 @@ def _grpo(settings, mesh):
       model, objectives.clip_surrogate(clip=own['clip']), prompt_length=width,
       aggregate=objectives.sequence_mean, kl_coef=settings['beta'])
   iterate = train.make_online_iteration(
-      model, params, lambda x: np.asarray(
+      policy, lambda x: np.asarray(
           turns.score(np.asarray(x.tokens)[:, width:]), np.float32), objective,
       train.grouped(advantages.group_advantages, count), optimizer,
       train.OnlineConfig(

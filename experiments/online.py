@@ -10,15 +10,12 @@ import dataclasses
 from typing import Literal
 
 from alignjax import adapters
-from alignjax import data
 from alignjax import runs
 from alignjax import scripts
-from alignjax import sharding
 from alignjax import sources
 from alignjax import telemetry
 from alignjax import train
 from alignjax.models import CausalLM
-from alignjax.models import freeze
 from alignjax.types import InputError
 from experiments import judges
 from experiments import ppo
@@ -26,7 +23,7 @@ from experiments import sft
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(runs.ComputeConfig, runs.OptimizerConfig):
+class Config(runs.AdapterConfig, runs.OptimizerConfig):
   """Settings of every such method. Where two are given: testbed, folder."""
 
   # What scores a response: a reward model, or its final number against the
@@ -41,11 +38,13 @@ class Config(runs.ComputeConfig, runs.OptimizerConfig):
   # with its K responses behind it, which saves (K - 1) / K of the prompts'
   # tokens; or several such prompts in a row, which saves padding too. The
   # samples are the same. Minibatches hold whole groups where branched, and
-  # packed the same responses in each epoch.
-  layout: Literal['padded', 'packed', 'branched'] = 'padded'
+  # packed the same responses in each epoch. If left out, packed for a folder's
+  # model, if it can read such rows and the batch splits so, and else padded.
+  layout: Literal['padded', 'packed', 'branched'] | None = None
   max_length: int | None = None      # Tokens, prompt and response. 48, 512.
   max_new_tokens: int | None = None  # Tokens of a response. 32, 128.
-  learning_rate: float | None = None  # 3e-4, 1e-6.
+  # Of all weights; of adapters (1e-3 or 1e-5). 3e-4, 1e-6.
+  learning_rate: float | None = None
   decay: Literal['cosine', 'linear', 'constant'] = 'constant'  # Of the rate.
   num_epochs: int = 2                # Passes over each rollout.
   num_minibatches: int = 2           # Optimizer steps in each pass.
@@ -104,22 +103,19 @@ def script(
 
   def fit(cfg: Config, run: runs.Run) -> None:
     ppo.check_groups(cfg, run, in_pairs=make_rows is not None)
-    policy = sft.policy_folder(cfg)
-    model, params, tokenizer = runs.load_policy(policy)
-    model = dataclasses.replace(model, config=runs.computed(model.config, cfg))
-    sources.check_layout(cfg, model.config)
+    policy, tokenizer = runs.load_trainee(
+        cfg, sft.policy_folder(cfg), run.mesh)
+    cfg = ppo.with_layout(cfg, run, policy.model.config)
     width = cfg.max_length - cfg.max_new_tokens
     rows, observe, reward_fn, judge = prompts_and_reward(
-        cfg, run, adapters.full(model, params, policy), tokenizer, width)
+        cfg, run, policy, tokenizer, width)
     optimizer = cfg.make_optimizer(
         cfg.learning_rate, cfg.num_steps * cfg.num_epochs * cfg.num_minibatches)
     state, shardings = train.init_state(
-        params, model.axes(), optimizer, mesh=run.mesh, seed=cfg.seed)
+        policy.params, policy.axes, optimizer, mesh=run.mesh, seed=cfg.seed)
     watch = telemetry.Watch.of(run, tokenizer, kl_budget=None)
     iterate = train.make_online_iteration(
-        model, freeze(sharding.put(params, shardings.params), cfg.dtype),
-        reward_fn,
-        make_objective(model, cfg, width),
+        policy, reward_fn, make_objective(policy.model, cfg, width),
         make_estimate and make_estimate(cfg), optimizer, settings(cfg),
         shardings=shardings, mesh=run.mesh, prompt_length=width,
         eos_id=tokenizer.eos_id, chunk_size=cfg.chunk_size,
@@ -127,13 +123,10 @@ def script(
         make_rows=make_rows and make_rows(cfg))
     state = train.run_stage(
         run.stage(cfg), iterate, state, shardings,
-        lambda start: data.prompt_batches(
-            rows, batch_size=cfg.batch_size, max_length=width,
-            num_samples=cfg.num_samples, seed=cfg.seed, start=start,
-            layout=ppo.make_layout(cfg, run)),
+        ppo.prompt_stream(cfg, run, rows, width),
         check=judges.make_check(cfg, judge),
         stop=telemetry.stopping(watch, cfg.on_hack))
-    run.save_model(model, state.params, tokenizer)
+    run.save_trained(policy, state.params, tokenizer)
     run.finish(watch.summary() | {'prompts': len(rows)})
 
   def outcome(cfg: Config, folder: str) -> dict:
@@ -152,8 +145,14 @@ def script(
           f'response with; it must be at least {min_samples}')
 
   return scripts.Script(
-      name, fit, outcome, check=check_all, testbed=TESTBED | testbed,
-      folder=FOLDER | folder)
+      name, fit, outcome, check=check_all, prepare=with_rates,
+      testbed=TESTBED | testbed, folder=FOLDER | folder)
+
+
+def with_rates(cfg: Config) -> Config:
+  """Adapters take larger steps."""
+  return cfg if not cfg.lora_rank else runs.with_defaults(
+      cfg, testbed=dict(learning_rate=1e-3), folder=dict(learning_rate=1e-5))
 
 
 def settings(cfg: Config) -> train.OnlineConfig:

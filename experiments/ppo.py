@@ -18,12 +18,15 @@ and the reward model, gold 0.61 at 2.0 nats; with `--kl-coef 0`, 0.16 at 28.
 
 from collections.abc import Callable
 import dataclasses
+import functools
+import itertools
 import math
 from typing import Literal
 
 from alignjax import adapters
 from alignjax import cli
 from alignjax import data
+from alignjax import models
 from alignjax import runs
 from alignjax import scripts
 from alignjax import sources
@@ -57,8 +60,9 @@ class Config(runs.AdapterConfig, runs.OptimizerConfig):
   # with its K responses behind it, which saves (K - 1) / K of the prompts'
   # tokens; or several such prompts in a row, which saves padding too. The
   # samples are the same. Minibatches hold whole groups where branched, and
-  # packed the same responses in each epoch.
-  layout: Literal['padded', 'packed', 'branched'] = 'padded'
+  # packed the same responses in each epoch. If left out, packed for a folder's
+  # model, if it can read such rows and the batch splits so, and else padded.
+  layout: Literal['padded', 'packed', 'branched'] | None = None
   max_length: int | None = None      # Tokens, prompt and response. 48, 512.
   max_new_tokens: int | None = None  # Tokens of a response. 32, 128.
   # Of the policy; of its adapters (1e-3 or 1e-5). 3e-4, 1e-6.
@@ -132,7 +136,7 @@ def fit(cfg: Config, run: runs.Run) -> None:
   check_groups(cfg, run)
   check_texts(cfg, run)
   policy, tokenizer = runs.load_trainee(cfg, sft.policy_folder(cfg), run.mesh)
-  sources.check_layout(cfg, policy.model.config)
+  cfg = with_layout(cfg, run, policy.model.config)
   width = cfg.max_length - cfg.max_new_tokens
   rows, observe = sources.ppo_prompts(run, cfg, tokenizer, width)
   judge = judges.with_safety(cfg, run, policy, judges.load(cfg, run, policy))
@@ -173,10 +177,7 @@ def fit(cfg: Config, run: runs.Run) -> None:
 
 def batches(cfg: Config, run: runs.Run, tokenizer, rows, width: int):
   """From an iteration to its prompts, and its pretraining text if any."""
-  prompts = lambda start: data.prompt_batches(
-      rows, batch_size=cfg.batch_size, max_length=width,
-      num_samples=cfg.num_samples, seed=cfg.seed, start=start,
-      layout=make_layout(cfg, run))
+  prompts = prompt_stream(cfg, run, rows, width)
   if not cfg.ptx_coef:
     return prompts
   texts = sources.pretraining_rows(run, cfg, tokenizer, cfg.ptx_data)
@@ -205,11 +206,36 @@ def note_memory(
   return held | {'total': total}
 
 
-def make_layout(cfg, run: runs.Run) -> Callable:
-  """What becomes of prompts: a cell for each part of a minibatch."""
-  return data.make_prompt_layout(
-      cfg.layout, max_new_tokens=cfg.max_new_tokens,
+def prompt_stream(cfg, run: runs.Run, rows, width: int) -> Callable:
+  """From an iteration to the prompts' batches that begin there.
+
+  If packed, there is a cell for each part that a minibatch is taken in, and all
+  are as large as nine tenths of them need: those compile once.
+  """
+  plan = functools.partial(
+      data.make_prompt_layout, cfg.layout, max_new_tokens=cfg.max_new_tokens,
       num_samples=cfg.num_samples, num_cells=num_parts(cfg, run))
+  stream = lambda layout, start: data.prompt_batches(
+      rows, batch_size=cfg.batch_size, max_length=width,
+      num_samples=cfg.num_samples, seed=cfg.seed, start=start, layout=layout)
+  if cfg.layout != 'packed':
+    return functools.partial(stream, plan())
+  most = data.typical_shape(list(itertools.islice(stream(plan(), 0), 20)))
+  run.console.note(
+      f'packed: {most[0] * num_parts(cfg, run)} rows of {most[1]} tokens hold '
+      f'most iterations, instead of {cfg.batch_size} of {cfg.max_length}')
+  return functools.partial(stream, plan(at_least=most))
+
+
+def with_layout(cfg, run: runs.Run, model: models.ModelConfig):
+  """The settings with a layout, chosen if it was left out."""
+  if cfg.layout is None:
+    can = sources.can_share_rows(cfg, model) and (
+        cfg.batch_size % (num_parts(cfg, run) * cfg.num_samples) == 0)
+    cfg = dataclasses.replace(cfg, layout=(
+        'packed' if can and not runs.is_testbed(cfg.model) else 'padded'))
+  sources.check_layout(cfg, model)
+  return cfg
 
 
 def num_parts(cfg, run: runs.Run) -> int:
@@ -220,7 +246,7 @@ def num_parts(cfg, run: runs.Run) -> int:
 def check_groups(cfg, run: runs.Run, *, in_pairs: bool = False) -> None:
   """Refuses a batch that does not hold whole groups in every minibatch."""
   parts = num_parts(cfg, run)
-  in_groups = in_pairs or cfg.layout != 'padded'
+  in_groups = in_pairs or cfg.layout not in (None, 'padded')
   whole = parts * cfg.num_samples if in_groups else parts
   if cfg.batch_size % whole:
     raise InputError(

@@ -45,6 +45,7 @@ from alignjax.data.layout import describe_layout
 from alignjax.data.layout import Layout
 from alignjax.data.layout import make_layout
 from alignjax.data.layout import make_prompt_layout
+from alignjax.data.layout import typical_shape
 from alignjax.data.mixture import mix
 from alignjax.data.mixture import Mixture
 from alignjax.data.mixture import parse_mixture
@@ -130,6 +131,7 @@ __all__ = [
     'tokenize_prompts',
     'tokenize_rankings',
     'tokenize_unpaired',
+    'typical_shape',
     'unpaired',
     'unpaired_batches',
     'without_duplicates',

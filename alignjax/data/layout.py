@@ -104,6 +104,7 @@ def make_layout(
 def make_prompt_layout(
     layout: Literal['padded', 'packed', 'branched'], *, max_new_tokens: int,
     num_cells: int = 1, num_samples: int = 1,
+    at_least: tuple[int, int, int] = (1, 1, 1),
 ) -> Callable[[types.PromptBatch], types.PromptBatch]:
   """Returns the function that plans where prompts will be read with responses.
 
@@ -118,6 +119,9 @@ def make_prompt_layout(
     max_new_tokens: R, the columns left to each response.
     num_cells: C, parts that share no row; minibatches are made of whole ones.
     num_samples: K, rows of the batch, side by side, of one prompt.
+    at_least: rows of a cell, their columns, and the sampler's `width`: what
+      most batches need (`typical_shape`), so that the others have no shape of
+      their own.
 
   Returns:
     From prompts [B, P] to the same with `width`, and with `rows`, whose `index`
@@ -139,12 +143,22 @@ def make_prompt_layout(
         behind(prompts.tokens, own.astype(np.int32)),
         behind(prompts.attention_mask, np.ones(own.shape, bool)),
         prompts.weight > 0, group=num_samples, num_cells=num_cells,
+        at_least=at_least[:2],
         loss_mask=np.broadcast_to(is_response, (size, len(is_response))))
-    longest = max(1, int(np.max(np.sum(prompts.attention_mask, axis=1))))
+    longest = max(
+        at_least[2], int(np.max(np.sum(prompts.attention_mask, axis=1))))
     return prompts.replace(rows=rows, width=min(
         width, _round_up(longest, -(-width // _NUM_PARTS))))
 
   return plan if layout == 'packed' else lambda prompts: prompts
+
+
+def typical_shape(
+    batches: Sequence[types.PromptBatch]) -> tuple[int, int, int]:
+  """What nine tenths of planned batches fit into: `at_least` of a layout."""
+  sizes = [(*batch.rows.tokens.shape[1:], batch.width) for batch in batches]
+  at = -(-9 * len(sizes) // 10) - 1
+  return tuple(sorted(each)[at] for each in zip(*sizes, strict=True))
 
 
 def _own_part(batch: Any, index: int, count: int) -> Any:
@@ -160,7 +174,8 @@ def _own_part(batch: Any, index: int, count: int) -> Any:
 
 def make_rows(
     tokens: np.ndarray, attention_mask: np.ndarray, exists: np.ndarray, *,
-    group: int = 1, num_cells: int = 1, loss_mask: np.ndarray | None = None,
+    group: int = 1, num_cells: int = 1, at_least: tuple[int, int] = (1, 1),
+    loss_mask: np.ndarray | None = None,
 ) -> types.Rows:
   """What a model reads of responses, in as few rows as they fit into.
 
@@ -170,6 +185,7 @@ def make_rows(
     exists: [B, ...] bool; the others are not read at all.
     group: responses, side by side, that may share what they begin with.
     num_cells: C; divides B, and a group is within one cell.
+    at_least: rows and columns of a cell.
     loss_mask: [B, ..., T] bool, tokens that anyone asks for; None is all.
 
   Returns:
@@ -190,11 +206,11 @@ def make_rows(
       for cell_tokens, cell_mask, cell_exists in zip(
           flat_tokens, flat_mask, exists.reshape(num_cells, -1), strict=True)]
   lengths = [[len(block.tokens) for block in cell] for cell in blocks]
-  longest = max(itertools.chain([length], *lengths))
+  longest = max(itertools.chain([length, at_least[1]], *lengths))
   num_columns = length + _round_up(longest - length, -(-length // _NUM_PARTS))
   placed = [_first_fit(cell, num_columns) for cell in lengths]
-  used = 1 + max(
-      (row for cell in placed for row, _ in cell), default=0)
+  used = max(at_least[0], 1 + max(
+      (row for cell in placed for row, _ in cell), default=0))
   most = per_cell // group
   num_rows = min(_round_up(used, -(-most // _NUM_STEPS)), most)
   rows = _blank(num_cells, num_rows, num_columns, flat_tokens.shape)

@@ -266,11 +266,8 @@ def _ppo(config, shape, mesh) -> list[Program]:
 
 def _grpo(config, shape, mesh) -> list[Program]:
   """No critic: a policy, its reference and a reward model, all whole."""
-  if shape.lora_rank:
-    raise InputError(f'lora_rank={shape.lora_rank}: methods without a critic '
-                     'train all weights; leave it out, or plan for ppo')
-  model = CausalLM(config)
-  policy, group = _trainee(model, mesh, shape), topologies.GROUP['grpo']
+  policy = _trainee(CausalLM(config), mesh, shape)
+  group = topologies.GROUP['grpo']
   value = policy.with_head(jax.random.key(0))
   settings = train.OnlineConfig(
       max_new_tokens=shape.room, num_epochs=shape.num_epochs,
@@ -279,24 +276,26 @@ def _grpo(config, shape, mesh) -> list[Program]:
   optimizer = train.make_optimizer(1e-6, 1_000, offload=shape.offload)
   state, shardings = train.abstract_state(
       policy.params, policy.axes, optimizer, mesh=mesh)
-  held, judge, reward = _judge(value.model, value.params, value.axes, mesh)
+  held, judge, reward = _judge(
+      value.model, value.params, value.axes, mesh, value.base)
   _, frozen, _ = policy.reference(mesh)
   width = shape.length - shape.room
   objective = objectives.policy_gradient(
-      model, objectives.clip_surrogate(clip=0.2), prompt_length=width,
+      policy.model, objectives.clip_surrogate(clip=0.2), prompt_length=width,
       aggregate=objectives.sequence_mean, kl_coef=0.04,
       chunk_size=shape.chunk_size)
   iterate = train.make_online_iteration(
-      model, frozen, reward, objective,
-      train.grouped(advantages.group_advantages, group), optimizer, settings,
+      policy, reward, objective, train.grouped(
+          advantages.group_advantages, group), optimizer, settings,
       shardings=shardings, mesh=mesh, prompt_length=width, eos_id=0,
       chunk_size=shape.chunk_size)
-  roles = {'policy': state.params, 'optimizer': state.opt_state,
-           'reward': held, 'reference': frozen}
+  roles = {'policy': state.params, 'optimizer': state.opt_state, 'reward': held,
+           'reference' if policy.base is None else 'base': frozen}
+  whole = policy.whole(state.params)
   return _of_iteration(
       config, shape, mesh, iterate.programs | {'reward': reward.jitted}, roles,
-      _Sampled(state.params, judge, (state.params, frozen), state, (),
-               (4.0, 3.0), group))
+      _Sampled(whole, judge, (whole, frozen), state, (policy.base,),
+               (3.0, 2.0) if policy.base else (4.0, 3.0), group))
 
 
 def _cache(config, shape, mesh, group: int):

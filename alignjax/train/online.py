@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from alignjax import adapters
 from alignjax import advantages as advantages_lib
 from alignjax import losses
 from alignjax import masked
@@ -29,6 +30,7 @@ from alignjax import partitioning
 from alignjax import rollout
 from alignjax import scoring
 from alignjax import sharding
+from alignjax.adapters import Trainee
 from alignjax.models import CausalLM
 from alignjax.train import guard
 from alignjax.train.state import TrainState
@@ -146,7 +148,8 @@ def best_and_worst(num_samples: int) -> MakeRows:
 
 def make_online_annotate(
     model: CausalLM, config: OnlineConfig, estimate: Estimator | None, *,
-    prompt_length: int, eos_id: int, chunk_size: int | None = None,
+    prompt_length: int, eos_id: int, ref_model: CausalLM | None = None,
+    chunk_size: int | None = None,
 ):
   """Returns the pure function that fills a trajectory in and measures it.
 
@@ -154,15 +157,16 @@ def make_online_annotate(
   training forward, as PPO's does.
 
   Args:
-    model: the policy and the reference, by their parameters.
+    model: the policy.
     config: the iteration's settings.
     estimate: gives the advantages; None for rows that need none.
     prompt_length: column at which responses begin, P.
     eos_id: the token that ends a response.
+    ref_model: the reference; the policy's own model if None.
     chunk_size: columns unembedded at one time; None is all of them.
   """
 
-  def logprobs_of(params, trajectory):
+  def logprobs_of(model, params, trajectory):
     return scoring.token_logprobs(
         model, params, trajectory.tokens, trajectory.attention_mask,
         rows=trajectory.rows, start=prompt_length, chunk_size=chunk_size,
@@ -170,8 +174,8 @@ def make_online_annotate(
 
   def annotate(policy, ref, trajectory, reward):
     mask = trajectory.response_mask & (trajectory.weight > 0)[:, None]
-    logprobs = logprobs_of(policy, trajectory)
-    ref_logprobs = logprobs_of(ref, trajectory)
+    logprobs = logprobs_of(model, policy, trajectory)
+    ref_logprobs = logprobs_of(ref_model or model, ref, trajectory)
     ended = rollout.has_ended(trajectory, eos_id=eos_id)
     penalised = reward - config.missing_eos_penalty * ~ended
     kl = losses.kl_k1(logprobs, ref_logprobs)
@@ -203,10 +207,11 @@ def make_online_update(
     config: OnlineConfig, *, make_rows: MakeRows | None = None,
     batch_sharding: jax.sharding.Sharding | None = None,
 ):
-  """Returns the pure function `update(state, trajectory)`: all minibatches.
+  """Returns the pure function `update(state, trajectory, base)`.
 
-  Rows are shuffled anew for each epoch; metrics are summed over minibatches.
-  A rollout with a reward that is no number changes nothing.
+  It takes all minibatches; `base` are the parameters under adapters, None where
+  all is trained. Rows are shuffled anew for each epoch; metrics are summed over
+  minibatches. A rollout with a reward that is no number changes nothing.
 
   Args:
     objective: over the rows; the trajectory's own, or `make_rows`'s.
@@ -220,14 +225,14 @@ def make_online_update(
       objective, optimizer, num_microbatches=config.num_microbatches,
       skip_above=config.skip_above, skip_spikes=config.skip_spikes)
 
-  def update(state, trajectory):
+  def update(state, trajectory, base=None):
     rows = split_cells(make_rows(trajectory) if make_rows else trajectory)
 
     def minibatch_step(state, chosen):
       minibatch = jax.tree.map(lambda x: x[chosen], rows)
       if batch_sharding is not None:
         minibatch = jax.lax.with_sharding_constraint(minibatch, batch_sharding)
-      return step(state, minibatch)
+      return step(state, minibatch, base)
 
     # A key apart from the one that generation folds from the same step.
     key = jax.random.fold_in(state.key, state.step)
@@ -244,7 +249,7 @@ def make_online_update(
 
 
 def make_online_iteration(
-    model: CausalLM, ref_params,
+    policy: Trainee,
     reward_fn: Callable[[Trajectory], jax.Array],
     objective: Objective, estimate: Estimator | None,
     optimizer: optax.GradientTransformation, config: OnlineConfig, *,
@@ -256,12 +261,11 @@ def make_online_iteration(
   """Returns `iterate(state, prompts) -> (state, metrics)`; state is donated.
 
   Args:
-    model: the policy and its frozen reference.
-    ref_params: the reference's parameters, on the mesh as the policy's.
+    policy: what is trained, and by it the frozen reference.
     reward_fn: from a trajectory to [B] rewards, on the device or the host.
     objective: what a minibatch is trained on.
     estimate: gives the advantages; `grouped` or `to_go`, or None.
-    optimizer: of the policy.
+    optimizer: of what is trained.
     config: the iteration's settings.
     shardings: of the state, as `init_state` returns them.
     mesh: whose batch axes split the rows.
@@ -272,34 +276,36 @@ def make_online_iteration(
     chunk_size: columns unembedded at one time; None is all of them.
   """
   rows, whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
+  of_policy = policy.whole_shardings(shardings.params)
+  ref_model, ref, of_ref = policy.reference(mesh)
   generate = rollout.make_generate(
-      model, max_new_tokens=config.max_new_tokens, eos_id=eos_id,
+      policy.model, max_new_tokens=config.max_new_tokens, eos_id=eos_id,
       temperature=config.temperature, num_samples=config.num_samples,
-      num_slots=config.num_slots, mesh=mesh,
-      param_shardings=shardings.params)
+      num_slots=config.num_slots, mesh=mesh, param_shardings=of_policy)
   share = rollout.make_share(
       config.layout, num_samples=config.num_samples,
       prompt_length=prompt_length, mesh=mesh)
   annotate = partitioning.jit(
       make_online_annotate(
-          model, config, estimate, prompt_length=prompt_length, eos_id=eos_id,
-          chunk_size=chunk_size),
-      mesh, in_shardings=(shardings.params, shardings.params, rows, rows),
+          policy.model, config, estimate, ref_model=ref_model,
+          prompt_length=prompt_length, eos_id=eos_id, chunk_size=chunk_size),
+      mesh, in_shardings=(of_policy, of_ref, rows, rows),
       out_shardings=(rows, whole))
   update = partitioning.jit(
       make_online_update(objective, optimizer, config, make_rows=make_rows,
                          batch_sharding=rows),
-      mesh, donate_argnums=0, in_shardings=(shardings, rows),
+      mesh, donate_argnums=0,
+      in_shardings=(shardings, rows, adapters.shardings_of(policy.base)),
       out_shardings=(shardings, whole))
 
   def iterate(state, prompts):
     key = jax.random.fold_in(state.key, state.step)
+    params = policy.whole(state.params)
     trajectory = share(
-        generate(state.params, prompts.replace(rows=None), key), prompts.rows)
+        generate(params, prompts.replace(rows=None), key), prompts.rows)
     reward = sharding.put(reward_fn(trajectory), rows)
-    trajectory, measured = annotate(
-        state.params, ref_params, trajectory, reward)
-    state, metrics = update(state, trajectory)
+    trajectory, measured = annotate(params, ref, trajectory, reward)
+    state, metrics = update(state, trajectory, policy.base)
     observed = observe(trajectory) if observe else {}
     return state, metrics | measured | observed
 

@@ -3,6 +3,9 @@
 That losses are the same is tested with the objectives.
 """
 
+import collections
+import itertools
+
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -265,3 +268,29 @@ def test_a_step_holds_the_same_responses_under_every_layout(step):
   for other in others:
     jax.tree.map(np.testing.assert_array_equal,
                  types.merge_cells(other).replace(rows=None), padded)
+
+
+def test_most_batches_of_prompts_are_of_one_shape():
+  """As large as nine tenths of the first twenty need; alone they have more."""
+  rng = np.random.default_rng(3)
+  rows = [tokenize.TokenizedPrompt(np.ones(n, np.int32), i)
+          for i, n in enumerate(rng.geometric(0.05, 600).clip(1, 64))]
+
+  def shapes_of(**settings):
+    plan = layout.make_prompt_layout(
+        'packed', max_new_tokens=16, num_samples=2, num_cells=2, **settings)
+    stream = batches.prompt_batches(
+        rows, batch_size=32, max_length=64, num_samples=2, layout=plan)
+    return list(itertools.islice(stream, 60))
+
+  def told(planned):
+    sizes = [(*batch.rows.tokens.shape, batch.width) for batch in planned]
+    return collections.Counter(sizes).most_common()
+
+  alone = shapes_of()
+  shape = layout.typical_shape(alone[:20])
+  together = told(shapes_of(at_least=shape))
+  assert together[0][0] == (2, *shape) and together[0][1] >= 0.7 * 60
+  assert len(together) < len(told(alone))
+  # And it is still less than a row for each.
+  assert shape[0] * shape[1] < 0.8 * 16 * (64 + 16)

@@ -129,7 +129,9 @@ def broken(foreign, tmp_path):
     ('dapo', ['--clip-high', '0'], ['clip_high=0', 'above 0']),
     ('grpo', ['--batch-size', '32', '--layout', 'branched'], [
         'batch_size=32', 'whole groups', 'a multiple of 64']),
-    ('grpo', ['--layout', 'packed'], ['--layout', 'branched']),
+    ('ppo', ['--batch-size', '32', '--layout', 'packed', '--num-samples', '4'],
+     ['batch_size=32', 'whole groups', 'a multiple of 64']),
+    ('grpo', ['--layout', 'ragged'], ['--layout', 'packed']),
     ('online_dpo', ['--batch-size', '32'], [
         'batch_size=32', 'whole pairs', 'a multiple of 64']),
     ('reward', ['--centering', '-1'], ['centering=-1']),

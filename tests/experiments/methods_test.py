@@ -154,7 +154,7 @@ def test_dpos_flags_change_what_it_starts_at_as_they_say(
 
 
 @pytest.mark.parametrize('name, layout', [
-    ('kto', 'packed'),
+    ('kto', 'packed'), pytest.param('grpo', 'packed', marks=pytest.mark.slow),
     *(pytest.param(name, 'branched', marks=pytest.mark.slow)
       for name in ('dpo', 'grpo'))])
 def test_a_layout_changes_no_number_of_a_run(

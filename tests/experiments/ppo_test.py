@@ -4,11 +4,13 @@ import dataclasses
 import json
 import pathlib
 import shutil
+import types
 
 import numpy as np
 import pytest
 
 from alignjax import hf
+from alignjax import models
 from alignjax import runs
 from alignjax.types import InputError
 from experiments import grpo
@@ -215,3 +217,20 @@ def test_a_group_of_one_is_refused(foreign):
   with pytest.raises(InputError, match='num_samples=1 leaves grpo nothing to'):
     grpo.resolve(grpo.Config(
         workdir='w', model=foreign.model, data=foreign.pairs, num_samples=1))
+
+
+@pytest.mark.parametrize('model, settings, layout', [
+    ('testbed', {}, 'padded'), ('DIR', {}, 'packed'),
+    ('DIR', {'batch_size': 12, 'num_samples': 4}, 'padded'),
+    ('DIR', {'layout': 'branched'}, 'branched'),
+    ('DIR', {'max_length': 65}, 'padded')])
+def test_a_folder_s_samples_share_rows_where_they_can(model, settings, layout):
+  """Of two minibatches on two devices; positions are learnt up to 64."""
+  cfg = ppo.Config(**dict(
+      model=model, batch_size=16, max_length=48, num_minibatches=2) | settings)
+  learned = models.ModelConfig(
+      vocab_size=8, hidden_size=8, intermediate_size=8, num_layers=1,
+      num_heads=1, num_kv_heads=1, head_dim=8, max_positions=64,
+      learned_positions=True)
+  run = types.SimpleNamespace(num_shards=2)
+  assert ppo.with_layout(cfg, run, learned).layout == layout

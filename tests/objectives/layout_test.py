@@ -256,6 +256,12 @@ def test_rows_are_planned_before_anything_is_sampled():
   short = batch.replace(attention_mask=batch.attention_mask & (
       np.arange(LENGTH) >= PROMPT - 2))
   assert planned(short).width == 2
+  columns = rows.tokens.shape[2]
+  assert layout.typical_shape([planned(short), planned(batch)]) == (
+      *rows.tokens.shape[1:], width)
+  roomy = planned(short, at_least=(2, columns + 3, 4))
+  assert roomy.width == 4
+  assert roomy.rows.tokens.shape == (1, 2, columns + 3)
   per_prompt = PROMPT + 3 * (LENGTH - PROMPT + 1) - 1
   assert rows.tokens.shape[-1] >= per_prompt and rows.tokens.shape[0] == 1
   blank = np.flatnonzero(rows.tokens.reshape(-1) < 0)

@@ -14,13 +14,16 @@ import numpy as np
 import optax
 import pytest
 
+from alignjax import adapters
 from alignjax import advantages
 from alignjax import data
 from alignjax import losses
 from alignjax import metrics as metrics_lib
 from alignjax import objectives
+from alignjax import scoring
 from alignjax import sharding
 from alignjax import train
+from alignjax.models import lora
 from alignjax.train import online
 from alignjax.types import PreferenceBatch
 
@@ -59,24 +62,32 @@ class Setup:
   shardings: Any
   mesh: Any
   seen: list
+  policy: adapters.Trainee
 
 
 @pytest.fixture(scope='module')
 def make_setup(tiny, mesh_of):
-  """`(method, config, mesh) -> Setup`; equal ones share their programs."""
+  """`(method, config, mesh, rank) -> Setup`; equal ones share their programs.
+  """
 
   @functools.cache
-  def make(method='grpo', config=BASE, spec='one'):
+  def make(method='grpo', config=BASE, spec='one', lora_rank=0):
     mesh, seen, optimizer = mesh_of(spec), [], optax.adam(2e-2)
+    policy = adapters.full(tiny.model, tiny.params, '')
+    if lora_rank:
+      _, base, _ = policy.reference(mesh)
+      policy = adapters.adapted(
+          tiny.model, base, lora.Lora(rank=lora_rank), '', mesh=mesh,
+          key=jax.random.key(3))
     start = lambda: train.init_state(
-        tiny.params, tiny.model.axes(), optimizer, mesh=mesh, seed=0)
+        policy.params, policy.axes, optimizer, mesh=mesh, seed=0)
     shardings = start()[1]
     estimate, aggregate, kl_coef = METHODS[method]
     if aggregate is None:
-      objective = objectives.dpo(tiny.model, beta=0.5)
+      objective = objectives.dpo(policy.model, beta=0.5)
     else:
       objective = objectives.policy_gradient(
-          tiny.model, clip_surrogate, prompt_length=tiny.prompt_length,
+          policy.model, clip_surrogate, prompt_length=tiny.prompt_length,
           aggregate=aggregate, kl_coef=kl_coef)
 
     def reward_fn(trajectory):
@@ -89,11 +100,11 @@ def make_setup(tiny, mesh_of):
       return {'liked': np.mean(trajectory.tokens == LIKED)}
 
     iterate = train.make_online_iteration(
-        tiny.model, sharding.put(tiny.params, shardings.params), reward_fn,
-        objective, estimate, optimizer, config, shardings=shardings, mesh=mesh,
-        prompt_length=tiny.prompt_length, eos_id=tiny.eos_id, observe=observe,
+        policy, reward_fn, objective, estimate, optimizer, config,
+        shardings=shardings, mesh=mesh, prompt_length=tiny.prompt_length,
+        eos_id=tiny.eos_id, observe=observe,
         make_rows=None if aggregate else train.best_and_worst(K))
-    return Setup(iterate, lambda: start()[0], shardings, mesh, seen)
+    return Setup(iterate, lambda: start()[0], shardings, mesh, seen, policy)
 
   return make
 
@@ -361,6 +372,25 @@ def test_branches_are_cut_and_spread_by_whole_groups(
   (state,), _, _, _ = run(make_setup('grpo', config), tiny, 1)
   (far,), _, _, _ = run(make_setup('grpo', cut, FULL), tiny, 1)
   assert_close(far.params, state.params, atol=1e-5)
+
+
+@pytest.mark.parametrize('method, spec', [
+    ('grpo', 'one'), pytest.param('grpo', FULL, marks=pytest.mark.slow),
+    pytest.param('online_dpo', 'one', marks=pytest.mark.slow)])
+def test_adapters_learn_over_a_base_that_is_the_reference(
+    method, spec, make_setup, tiny):
+  setup = make_setup(method, BASE, spec, 2)
+  base = jax.device_get(setup.policy.base)
+  states, metrics, seen, _ = run(setup, tiny, 2)
+  jax.tree.map(np.testing.assert_array_equal, setup.policy.base, base)
+  assert lora.split(states[0].params)[0] == {}  # All that is trained.
+  # New adapters change nothing, so that the first rollout is the reference's.
+  assert mean_of(metrics[0], 'kl') == 0.0 != mean_of(metrics[1], 'kl')
+  np.testing.assert_array_equal(seen[0].logprobs, seen[0].ref_logprobs)
+  whole = setup.policy.whole(states[1].params)
+  said = scoring.token_logprobs(
+      setup.policy.model, whole, seen[1].tokens, seen[1].attention_mask)
+  assert np.abs(said - seen[1].logprobs)[seen[1].response_mask].max() > 1e-3
 
 
 @pytest.mark.parametrize('method', ['rloo', 'online_dpo'])

@@ -19,7 +19,6 @@ from alignjax import partitioning
 from alignjax import rollout
 from alignjax import sharding
 from alignjax.adapters import Trainee
-from alignjax.models import lora
 from alignjax.train.ppo.annotate import make_annotate
 from alignjax.train.ppo.config import make_kl_controller
 from alignjax.train.ppo.config import PPOConfig
@@ -71,8 +70,8 @@ def make_ppo_iteration(
     chunk_size: columns unembedded at one time; None is all of them.
   """
   rows, everywhere = sharding.batch_sharding(mesh), sharding.replicated(mesh)
-  of_policy = _whole_shardings(policy, shardings.policy.params)
-  of_value = _whole_shardings(value, shardings.value.params)
+  of_policy = policy.whole_shardings(shardings.policy.params)
+  of_value = value.whole_shardings(shardings.value.params)
   ref_model, ref, of_ref = policy.reference(mesh)
   generate = generate or rollout.make_generate(
       policy.model, max_new_tokens=config.max_new_tokens, eos_id=eos_id,
@@ -97,8 +96,8 @@ def make_ppo_iteration(
       out_shardings=(shardings, everywhere))
 
   def iterate(state, batch):
-    prompts, text = (batch.prompts, batch.text) if isinstance(
-        batch, PromptTextBatch) else (batch, None)
+    is_both = isinstance(batch, PromptTextBatch)
+    prompts, text = (batch.prompts, batch.text) if is_both else (batch, None)
     params = policy.whole(state.policy.params)
     key = jax.random.fold_in(state.policy.key, state.value.step)
     trajectory = share(
@@ -112,16 +111,8 @@ def make_ppo_iteration(
     observed = observe(trajectory) if observe else {}
     return state, metrics | measured | observed
 
-  iterate.programs = {'generate': generate, 'annotate': annotate,
-                      'update': update}
+  iterate.programs = dict(generate=generate, annotate=annotate, update=update)
   return iterate
-
-
-def _whole_shardings(trainee: Trainee, trained):
-  """The shardings of the tree that a model reads."""
-  if trainee.base is None:
-    return trained
-  return lora.join(adapters.shardings_of(trainee.base), trained)
 
 
 def abstract_ppo_state(

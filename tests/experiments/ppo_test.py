@@ -227,7 +227,8 @@ def test_a_group_of_one_is_refused(foreign):
 def test_a_folder_s_samples_share_rows_where_they_can(model, settings, layout):
   """Of two minibatches on two devices; positions are learnt up to 64."""
   cfg = ppo.Config(**dict(
-      model=model, batch_size=16, max_length=48, num_minibatches=2) | settings)
+      workdir='w', model=model, batch_size=16, max_length=48,
+      num_minibatches=2) | settings)
   learned = models.ModelConfig(
       vocab_size=8, hidden_size=8, intermediate_size=8, num_layers=1,
       num_heads=1, num_kv_heads=1, head_dim=8, max_positions=64,

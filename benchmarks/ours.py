@@ -1,6 +1,5 @@
 """The tasks in alignjax, as its scripts run them, on rows that are given."""
 
-import functools
 import itertools
 import json
 
@@ -139,14 +138,14 @@ def _reward(settings, mesh):
   return trainee, objectives.reward(model), None, _pairs(settings, mesh)
 
 
-def _prompts(settings, layout=None):
+def _prompts(settings):
   """Batches of the rows' prompts, in their order, each as often as sampled."""
   width = settings['max_length'] - settings['max_new_tokens']
   return data.prompt_batches(
       [data.TokenizedPrompt(np.asarray(r['prompt'][-width:], np.int32), i)
        for i, r in enumerate(_read(settings))], max_length=width,
       batch_size=settings['batch_size'], num_samples=settings['num_samples'],
-      shuffle=False, layout=layout)
+      shuffle=False)
 
 
 def _ppo(settings, mesh):
@@ -178,15 +177,12 @@ def _ppo(settings, mesh):
   iterate = train.make_ppo_iteration(
       policy, value, reward_fn, *optimizers, config, shardings=shardings,
       mesh=mesh, prompt_length=width, eos_id=-1)
-  plan = functools.partial(
-      data.make_prompt_layout, layout, num_samples=settings['num_samples'],
+  batches = list(itertools.islice(_prompts(settings), settings['steps']))
+  plan = data.make_prompt_layout(
+      layout, num_samples=settings['num_samples'], like=batches,
       max_new_tokens=settings['max_new_tokens'],
       num_cells=sharding.num_batch_shards(mesh))
-  make = lambda **shape: list(itertools.islice(
-      _prompts(settings, plan(**shape)), settings['steps']))
-  batches = make()
-  if layout == 'packed':
-    batches = make(at_least=data.typical_shape(batches))
+  batches = [plan(batch) for batch in batches]
   held, left = [state], iter(batches)
 
   def iterated(batch) -> float:

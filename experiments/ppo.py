@@ -220,11 +220,13 @@ def prompt_stream(cfg, run: runs.Run, rows, width: int) -> Callable:
       num_samples=cfg.num_samples, seed=cfg.seed, start=start, layout=layout)
   if cfg.layout != 'packed':
     return functools.partial(stream, plan())
-  most = data.typical_shape(list(itertools.islice(stream(plan(), 0), 20)))
+  like = list(itertools.islice(stream(None, 0), 20))
+  packed = plan(like=like)
+  num_cells, count, columns = packed(like[0]).rows.tokens.shape
   run.console.note(
-      f'packed: {most[0] * num_parts(cfg, run)} rows of {most[1]} tokens hold '
-      f'most iterations, instead of {cfg.batch_size} of {cfg.max_length}')
-  return functools.partial(stream, plan(at_least=most))
+      f'packed: {num_cells * count} rows of {columns} tokens hold an '
+      f'iteration, instead of {cfg.batch_size} of {cfg.max_length}')
+  return functools.partial(stream, packed)
 
 
 def with_layout(cfg, run: runs.Run, model: models.ModelConfig):

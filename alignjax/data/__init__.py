@@ -44,12 +44,11 @@ from alignjax.data.formats import unpaired
 from alignjax.data.layout import describe_layout
 from alignjax.data.layout import Layout
 from alignjax.data.layout import make_layout
-from alignjax.data.layout import make_prompt_layout
-from alignjax.data.layout import typical_shape
 from alignjax.data.mixture import mix
 from alignjax.data.mixture import Mixture
 from alignjax.data.mixture import parse_mixture
 from alignjax.data.mixture import read_mixture
+from alignjax.data.planned import make_prompt_layout
 from alignjax.data.pretraining import pack_documents
 from alignjax.data.pretraining import tokenize_documents
 from alignjax.data.records import read_jsonl
@@ -131,7 +130,6 @@ __all__ = [
     'tokenize_prompts',
     'tokenize_rankings',
     'tokenize_unpaired',
-    'typical_shape',
     'unpaired',
     'unpaired_batches',
     'without_duplicates',

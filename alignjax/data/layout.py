@@ -39,8 +39,8 @@ from alignjax import types
 
 Layout = Literal['padded', 'packed', 'branched']
 
-_NUM_STEPS = 8  # Of the number of rows.
-_NUM_PARTS = 4  # Of a length, and of the columns of which some bear loss.
+NUM_STEPS = 8  # Of the number of rows.
+NUM_PARTS = 4  # Of a length, and of the columns of which some bear loss.
 
 
 class _Block(NamedTuple):
@@ -101,66 +101,6 @@ def make_layout(
   return lay_out
 
 
-def make_prompt_layout(
-    layout: Literal['padded', 'packed', 'branched'], *, max_new_tokens: int,
-    num_cells: int = 1, num_samples: int = 1,
-    at_least: tuple[int, int, int] = (1, 1, 1),
-) -> Callable[[types.PromptBatch], types.PromptBatch]:
-  """Returns the function that plans where prompts will be read with responses.
-
-  Prompts are known before anything is sampled, and a response takes its
-  `max_new_tokens` at most: so rows are filled on the host, ahead of time, and
-  what was sampled is written into them on the device (`rollout.fill_rows`). The
-  sampler is told in how many columns all prompts are, by quarters of P.
-
-  Args:
-    layout: 'packed' lays several prompts into a row, each with its responses as
-      branches. The others plan nothing here.
-    max_new_tokens: R, the columns left to each response.
-    num_cells: C, parts that share no row; minibatches are made of whole ones.
-    num_samples: K, rows of the batch, side by side, of one prompt.
-    at_least: rows of a cell, their columns, and the sampler's `width`: what
-      most batches need (`typical_shape`), so that the others have no shape of
-      their own.
-
-  Returns:
-    From prompts [B, P] to the same with `width`, and with `rows`, whose `index`
-    is of the columns P + R of a trajectory.
-
-  Raises:
-    InputError: by the function, where B does not split into `num_cells` of
-      whole groups.
-  """
-
-  def plan(prompts: types.PromptBatch) -> types.PromptBatch:
-    size, width = prompts.tokens.shape
-    # A response that no other has: what a group shares is its prompt.
-    own = np.broadcast_to(
-        -1 - np.arange(size)[:, None], (size, max_new_tokens))
-    is_response = np.arange(width + max_new_tokens) >= width
-    behind = lambda x, y: np.concatenate([x, y], axis=1)
-    rows = make_rows(
-        behind(prompts.tokens, own.astype(np.int32)),
-        behind(prompts.attention_mask, np.ones(own.shape, bool)),
-        prompts.weight > 0, group=num_samples, num_cells=num_cells,
-        at_least=at_least[:2],
-        loss_mask=np.broadcast_to(is_response, (size, len(is_response))))
-    longest = max(
-        at_least[2], int(np.max(np.sum(prompts.attention_mask, axis=1))))
-    return prompts.replace(rows=rows, width=min(
-        width, _round_up(longest, -(-width // _NUM_PARTS))))
-
-  return plan if layout == 'packed' else lambda prompts: prompts
-
-
-def typical_shape(
-    batches: Sequence[types.PromptBatch]) -> tuple[int, int, int]:
-  """What nine tenths of planned batches fit into: `at_least` of a layout."""
-  sizes = [(*batch.rows.tokens.shape[1:], batch.width) for batch in batches]
-  at = -(-9 * len(sizes) // 10) - 1
-  return tuple(sorted(each)[at] for each in zip(*sizes, strict=True))
-
-
 def _own_part(batch: Any, index: int, count: int) -> Any:
   """The part of a batch that one of `count` processes holds."""
   size = batch.weight.shape[0]
@@ -207,12 +147,12 @@ def make_rows(
           flat_tokens, flat_mask, exists.reshape(num_cells, -1), strict=True)]
   lengths = [[len(block.tokens) for block in cell] for cell in blocks]
   longest = max(itertools.chain([length, at_least[1]], *lengths))
-  num_columns = length + _round_up(longest - length, -(-length // _NUM_PARTS))
-  placed = [_first_fit(cell, num_columns) for cell in lengths]
+  num_columns = length + round_up(longest - length, -(-length // NUM_PARTS))
+  placed = [first_fit(cell, num_columns) for cell in lengths]
   used = max(at_least[0], 1 + max(
       (row for cell in placed for row, _ in cell), default=0))
   most = per_cell // group
-  num_rows = min(_round_up(used, -(-most // _NUM_STEPS)), most)
+  num_rows = min(round_up(used, -(-most // NUM_STEPS)), most)
   rows = _blank(num_cells, num_rows, num_columns, flat_tokens.shape)
   for cell in range(num_cells):
     # From left to right, as what is written last lies under the padding too.
@@ -244,8 +184,8 @@ def _wanted(
   bears[..., 0] = False
   found = [np.unique(at[is_wanted])
            for at, is_wanted in zip(index, bears, strict=True)]
-  step = -(-num_columns // _NUM_PARTS)
-  count = _round_up(max(1, *map(len, found)), step)
+  step = -(-num_columns // NUM_PARTS)
+  count = round_up(max(1, *map(len, found)), step)
   if count >= num_columns:
     return None
   wanted = np.full((len(index), count), num_columns, np.int32)
@@ -333,7 +273,7 @@ def _shared_length(texts: Sequence[np.ndarray]) -> int:
   return int(np.argmax(differs)) if differs.any() else shortest
 
 
-def _first_fit(
+def first_fit(
     lengths: Sequence[int], num_columns: int
 ) -> list[tuple[int, int]]:
   """(row, column) of each block, the longest first, where there is room."""
@@ -346,7 +286,8 @@ def _first_fit(
   return places
 
 
-def _round_up(count: int, step: int) -> int:
+def round_up(count: int, step: int) -> int:
+  """The next multiple of `step`."""
   return -(-count // step) * step
 
 

@@ -23,6 +23,7 @@ from alignjax import sharding
 from alignjax import types
 from alignjax.data import collate
 from alignjax.data import layout
+from alignjax.data import make_prompt_layout
 from alignjax.data import tokenize
 from alignjax.models import config
 
@@ -175,7 +176,7 @@ def planned(batch, **settings):
   """The trajectory's prompts, with the rows that are planned before sampling.
   """
   own = slice(PROMPT)
-  plan = layout.make_prompt_layout(
+  plan = make_prompt_layout(
       'packed', max_new_tokens=LENGTH - PROMPT, num_samples=3, **settings)
   each = np.arange(len(batch.tokens), dtype=np.int32)
   return plan(types.PromptBatch(
@@ -256,12 +257,9 @@ def test_rows_are_planned_before_anything_is_sampled():
   short = batch.replace(attention_mask=batch.attention_mask & (
       np.arange(LENGTH) >= PROMPT - 2))
   assert planned(short).width == 2
-  columns = rows.tokens.shape[2]
-  assert layout.typical_shape([planned(short), planned(batch)]) == (
-      *rows.tokens.shape[1:], width)
-  roomy = planned(short, at_least=(2, columns + 3, 4))
-  assert roomy.width == 4
-  assert roomy.rows.tokens.shape == (1, 2, columns + 3)
+  roomy = planned(short, like=[planned(batch)])
+  assert roomy.width == PROMPT
+  assert roomy.rows.tokens.shape == rows.tokens.shape
   per_prompt = PROMPT + 3 * (LENGTH - PROMPT + 1) - 1
   assert rows.tokens.shape[-1] >= per_prompt and rows.tokens.shape[0] == 1
   blank = np.flatnonzero(rows.tokens.reshape(-1) < 0)

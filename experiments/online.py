@@ -18,7 +18,7 @@ from alignjax import train
 from alignjax.models import CausalLM
 from alignjax.types import InputError
 from experiments import judges
-from experiments import ppo
+from experiments import rollouts
 from experiments import sft
 
 
@@ -102,10 +102,10 @@ def script(
   """
 
   def fit(cfg: Config, run: runs.Run) -> None:
-    ppo.check_groups(cfg, run, in_pairs=make_rows is not None)
+    rollouts.check_groups(cfg, run, in_pairs=make_rows is not None)
     policy, tokenizer = runs.load_trainee(
         cfg, sft.policy_folder(cfg), run.mesh)
-    cfg = ppo.with_layout(cfg, run, policy.model.config)
+    cfg = rollouts.with_layout(cfg, run, policy.model.config)
     width = cfg.max_length - cfg.max_new_tokens
     rows, observe, reward_fn, judge = prompts_and_reward(
         cfg, run, policy, tokenizer, width)
@@ -123,7 +123,7 @@ def script(
         make_rows=make_rows and make_rows(cfg))
     state = train.run_stage(
         run.stage(cfg), iterate, state, shardings,
-        ppo.prompt_stream(cfg, run, rows, width),
+        rollouts.prompt_stream(cfg, run, rows, width),
         check=judges.make_check(cfg, judge),
         stop=telemetry.stopping(watch, cfg.on_hack))
     run.save_trained(policy, state.params, tokenizer)

@@ -16,17 +16,13 @@ Expect, on the testbed with two CPU cores and seed 0: 52 seconds after the SFT
 and the reward model, gold 0.61 at 2.0 nats; with `--kl-coef 0`, 0.16 at 28.
 """
 
-from collections.abc import Callable
 import dataclasses
-import functools
-import itertools
 import math
 from typing import Literal
 
 from alignjax import adapters
 from alignjax import cli
 from alignjax import data
-from alignjax import models
 from alignjax import runs
 from alignjax import scripts
 from alignjax import sources
@@ -133,10 +129,10 @@ class Config(runs.AdapterConfig, runs.OptimizerConfig):
 
 def fit(cfg: Config, run: runs.Run) -> None:
   """Trains on sampled responses and saves the policy."""
-  check_groups(cfg, run)
+  rollouts.check_groups(cfg, run)
   check_texts(cfg, run)
   policy, tokenizer = runs.load_trainee(cfg, sft.policy_folder(cfg), run.mesh)
-  cfg = with_layout(cfg, run, policy.model.config)
+  cfg = rollouts.with_layout(cfg, run, policy.model.config)
   width = cfg.max_length - cfg.max_new_tokens
   rows, observe = sources.ppo_prompts(run, cfg, tokenizer, width)
   judge = judges.with_safety(cfg, run, policy, judges.load(cfg, run, policy))
@@ -177,7 +173,7 @@ def fit(cfg: Config, run: runs.Run) -> None:
 
 def batches(cfg: Config, run: runs.Run, tokenizer, rows, width: int):
   """From an iteration to its prompts, and its pretraining text if any."""
-  prompts = prompt_stream(cfg, run, rows, width)
+  prompts = rollouts.prompt_stream(cfg, run, rows, width)
   if not cfg.ptx_coef:
     return prompts
   texts = sources.pretraining_rows(run, cfg, tokenizer, cfg.ptx_data)
@@ -204,57 +200,6 @@ def note_memory(
       f'{role} {count / 2**20:,.2f} MiB' for role, count in held.items())
       + f'; {total / 2**20:,.2f} MiB in all')
   return held | {'total': total}
-
-
-def prompt_stream(cfg, run: runs.Run, rows, width: int) -> Callable:
-  """From an iteration to the prompts' batches that begin there.
-
-  If packed, there is a cell for each part that a minibatch is taken in, and all
-  are as large as nine tenths of them need: those compile once.
-  """
-  plan = functools.partial(
-      data.make_prompt_layout, cfg.layout, max_new_tokens=cfg.max_new_tokens,
-      num_samples=cfg.num_samples, num_cells=num_parts(cfg, run))
-  stream = lambda layout, start: data.prompt_batches(
-      rows, batch_size=cfg.batch_size, max_length=width,
-      num_samples=cfg.num_samples, seed=cfg.seed, start=start, layout=layout)
-  if cfg.layout != 'packed':
-    return functools.partial(stream, plan())
-  like = list(itertools.islice(stream(None, 0), 20))
-  packed = plan(like=like)
-  num_cells, count, columns = packed(like[0]).rows.tokens.shape
-  run.console.note(
-      f'packed: {num_cells * count} rows of {columns} tokens hold an '
-      f'iteration, instead of {cfg.batch_size} of {cfg.max_length}')
-  return functools.partial(stream, packed)
-
-
-def with_layout(cfg, run: runs.Run, model: models.ModelConfig):
-  """The settings with a layout, chosen if it was left out."""
-  if cfg.layout is None:
-    can = sources.can_share_rows(cfg, model) and (
-        cfg.batch_size % (num_parts(cfg, run) * cfg.num_samples) == 0)
-    cfg = dataclasses.replace(cfg, layout=(
-        'packed' if can and not runs.is_testbed(cfg.model) else 'padded'))
-  sources.check_layout(cfg, model)
-  return cfg
-
-
-def num_parts(cfg, run: runs.Run) -> int:
-  """Into how many an iteration's responses are cut, over all devices."""
-  return cfg.num_minibatches * cfg.num_microbatches * run.num_shards
-
-
-def check_groups(cfg, run: runs.Run, *, in_pairs: bool = False) -> None:
-  """Refuses a batch that does not hold whole groups in every minibatch."""
-  parts = num_parts(cfg, run)
-  in_groups = in_pairs or cfg.layout not in (None, 'padded')
-  whole = parts * cfg.num_samples if in_groups else parts
-  if cfg.batch_size % whole:
-    raise InputError(
-        f'batch_size={cfg.batch_size} does not split into num_minibatches='
-        f'{cfg.num_minibatches} of whole {"pairs" if in_pairs else "groups"} '
-        f'over {run.num_shards} data shards; use a multiple of {whole}')
 
 
 def num_texts(cfg: Config) -> int:

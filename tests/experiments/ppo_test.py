@@ -16,6 +16,7 @@ from alignjax.types import InputError
 from experiments import grpo
 from experiments import ppo
 from experiments import reward
+from experiments import rollouts
 
 pytestmark = pytest.mark.slow  # A dozen programs compile.
 
@@ -234,4 +235,4 @@ def test_a_folder_s_samples_share_rows_where_they_can(model, settings, layout):
       num_heads=1, num_kv_heads=1, head_dim=8, max_positions=64,
       learned_positions=True)
   run = types.SimpleNamespace(num_shards=2)
-  assert ppo.with_layout(cfg, run, learned).layout == layout
+  assert rollouts.with_layout(cfg, run, learned).layout == layout

@@ -1,6 +1,7 @@
 """What a template may take: every way to take more ends in one error."""
 
 import concurrent.futures
+import gc
 import time
 
 import jinja2.sandbox
@@ -277,3 +278,25 @@ def test_a_render_leaves_nothing_behind_for_the_next():
       '{% generation %}{{ x }}{% endgeneration %}', tojson=str)
   for x in ('abc', 'd'):
     assert template.render(x=x) == (x, ((0, len(x)),))
+
+
+def test_a_garbage_collection_is_not_the_template_s(monkeypatch):
+  """It goes over all that a process holds; what a template takes counts."""
+
+  def burn(phase='start', info=None):
+    del info
+    end = time.thread_time() + (0.1 if phase == 'start' else 0.0)
+    while time.thread_time() < end:
+      pass
+
+  monkeypatch.setattr(limits, '_SECONDS', 0.05)
+  gc.callbacks.append(burn)
+  try:
+    use = limits.Use({})
+    gc.collect()
+    use.tick()
+    burn()
+    with pytest.raises(limits.LimitError, match='ran for more than'):
+      use.tick()
+  finally:
+    gc.callbacks.remove(burn)

@@ -32,7 +32,8 @@ def objective(model, cfg: Config):
   loss = functools.partial(
       losses.exo_loss, beta=cfg.beta, label_smoothing=cfg.label_smoothing)
   return objectives.preference(
-      model, loss, beta=cfg.beta, chunk_size=cfg.chunk_size)
+      model, loss, beta=cfg.beta, of_ratios=True,
+      chunk_size=cfg.chunk_size)
 
 
 def check(cfg: Config) -> None:

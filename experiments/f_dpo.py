@@ -39,7 +39,7 @@ def objective(model, cfg: Config):
   }[cfg.divergence]
   return objectives.preference(
       model, functools.partial(loss, beta=cfg.beta), beta=cfg.beta,
-      chunk_size=cfg.chunk_size)
+      of_ratios=True, chunk_size=cfg.chunk_size)
 
 
 def check(cfg: Config) -> None:

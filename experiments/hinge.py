@@ -30,7 +30,7 @@ def objective(model, cfg: Config):
   """The objective with the config's settings."""
   return objectives.preference(
       model, functools.partial(losses.hinge_loss, beta=cfg.beta),
-      beta=cfg.beta, chunk_size=cfg.chunk_size)
+      beta=cfg.beta, of_ratios=True, chunk_size=cfg.chunk_size)
 
 
 SCRIPT = pairs.script(

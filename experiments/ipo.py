@@ -36,7 +36,7 @@ def objective(model, cfg: Config):
   return objectives.preference(
       model, functools.partial(losses.ipo_loss, beta=cfg.beta), beta=cfg.beta,
       reduce=scoring.sum_tokens if cfg.sum else scoring.mean_tokens,
-      chunk_size=cfg.chunk_size)
+      of_ratios=True, chunk_size=cfg.chunk_size)
 
 
 def check(cfg: Config) -> None:

@@ -32,5 +32,6 @@ def dpo(
   loss = functools.partial(
       losses.dpo_loss, beta=beta, label_smoothing=label_smoothing)
   return preference_lib.preference(
-      model, loss, beta=beta, reduce=reduce, sft_coef=sft_coef, wpo=wpo,
-      chunk_size=chunk_size, temperature=temperature)
+      model, loss, beta=beta, reduce=reduce, of_ratios=True,
+      sft_coef=sft_coef, wpo=wpo, chunk_size=chunk_size,
+      temperature=temperature)

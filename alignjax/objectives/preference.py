@@ -18,8 +18,8 @@ Reduce = Callable[[jax.Array, jax.Array], jax.Array]
 def preference(
     model: CausalLM, loss: Callable[..., jax.Array], *,
     beta: float = 1.0, reduce: Reduce = scoring.sum_tokens,
-    has_reference: bool = True, sft_coef: float = 0.0, wpo: bool = False,
-    chunk_size: int | None = None, temperature: float = 1.0,
+    has_reference: bool = True, of_ratios: bool = False, sft_coef: float = 0.0,
+    wpo: bool = False, chunk_size: int | None = None, temperature: float = 1.0,
 ):
   """The objective: mean over pairs of `loss`, plus an SFT term if asked.
 
@@ -36,8 +36,13 @@ def preference(
       log-probabilities, or two without a reference.
     beta: scale of the rewards in the metrics, in 1/nats.
     reduce: from token logprobs and mask, [B, 2, T], to [B, 2]: what of a
-      response `loss` is given, its sum or its mean; both models' alike.
+      response `loss` is given, its sum or its mean; both models' alike. Linear
+      in the logprobs.
     has_reference: whether batches are annotated with the reference.
+    of_ratios: whether `loss` sees nothing but log π/π_ref. Ratios are then
+      taken token by token and reduced, and `loss` has a reference of 0: two
+      sums of a hundred nats each differ by float32's rounding alone, their
+      tokens by next to nothing.
     sft_coef: weight of the SFT term, which keeps chosen responses likely; in
       1/nats per token.
     wpo: whether to weigh each pair by how likely the policy is to write it.
@@ -61,10 +66,11 @@ def preference(
     else:
       token_logprobs = scoring.pair_token_logprobs(
           model, params, *pairs, rows=batch.rows, **settings)
-    logprobs = reduce(token_logprobs, batch.loss_mask)
-    ref = jnp.zeros_like(logprobs)
-    if has_reference:
-      ref = reduce(batch.ref_logprobs, batch.loss_mask)
+    nothing = jnp.zeros_like(token_logprobs)
+    both = token_logprobs, batch.ref_logprobs if has_reference else nothing
+    if of_ratios:
+      both = both[0] - both[1], nothing
+    logprobs, ref = (reduce(x, batch.loss_mask) for x in both)
     sides = (logprobs, ref) if has_reference else (logprobs,)
     pair_loss = loss(*(x[:, i] for x in sides for i in (0, 1)))
     sft_loss = -scoring.mean_tokens(token_logprobs, batch.loss_mask)[:, 0]

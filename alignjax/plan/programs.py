@@ -265,7 +265,7 @@ def _ppo(config, shape, mesh) -> list[Program]:
 
 
 def _grpo(config, shape, mesh) -> list[Program]:
-  """No critic: a policy, its reference and a reward model, all whole."""
+  """No critic: a policy, its reference and a reward model."""
   policy = _trainee(CausalLM(config), mesh, shape)
   group = topologies.GROUP['grpo']
   value = policy.with_head(jax.random.key(0))

@@ -30,8 +30,16 @@ def rows_of(tiny_llama, tmp_path, capsys):
   return measure
 
 
-def test_attention_is_taken_off_a_step(rows_of):
+def test_attention_is_taken_off_a_step(rows_of, monkeypatch):
+  left_out, alone = [], costs._see_oneself
+
+  def counted(query, *rest, **settings):
+    left_out.append(query.shape[1])
+    return alone(query, *rest, **settings)
+
+  monkeypatch.setattr(costs, '_see_oneself', counted)
   rows = rows_of('length')
+  assert set(left_out) == {8, 16}  # Each length's own step is traced so.
   assert [row['tokens a row'] for row in rows] == [8, 16]
   for row in rows:
     assert row['rest'] > 0

@@ -67,24 +67,27 @@ class _Remembering:
     self.pad_id, self.encode = tokenizer.pad_id, tokenizer.encode
     self._tokenizer, self._known = tokenizer, {}
 
-  def prompt_tokens(self, prompt, *, plain=False) -> list[int]:
-    key = prompt if isinstance(prompt, str) else tuple(
-        (turn['role'], turn['content']) for turn in prompt)
-    return self._get(('prompt', key, plain), lambda: (
-        self._tokenizer.prompt_tokens(prompt, plain=plain)))
+  def all_prompt_tokens(self, prompts, *, plain=False) -> list[list[int]]:
+    keys = [('prompt', plain, prompt if isinstance(prompt, str) else tuple(
+        (turn['role'], turn['content']) for turn in prompt))
+            for prompt in prompts]
+    return self._get(keys, prompts, lambda new: (
+        self._tokenizer.all_prompt_tokens(new, plain=plain)))
 
-  def response_tokens(self, response) -> list[int]:
-    return self._get(('response', response), lambda: (
-        self._tokenizer.response_tokens(response)))
+  def all_response_tokens(self, responses) -> list[list[int]]:
+    keys = [('response', response) for response in responses]
+    return self._get(keys, responses, self._tokenizer.all_response_tokens)
 
   def conversation_tokens(self, messages, *, add_generation_prompt=False):
     return self._tokenizer.conversation_tokens(
         messages, add_generation_prompt=add_generation_prompt)
 
-  def _get(self, key, make) -> list[int]:
-    if key not in self._known:
-      self._known[key] = np.asarray(make(), np.int32)
-    return self._known[key].tolist()
+  def _get(self, keys, texts, encode) -> list[list[int]]:
+    new = {key: text for key, text in zip(keys, texts, strict=True)
+           if key not in self._known}
+    self._known |= {key: np.asarray(ids, np.int32) for key, ids in zip(
+        new, encode(list(new.values())), strict=True)}
+    return [self._known[key].tolist() for key in keys]
 
 
 def read(path: str | os.PathLike, split: str) -> tuple[Kind, list, Any]:

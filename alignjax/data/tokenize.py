@@ -18,46 +18,18 @@ Where all turns of a conversation are responses, P is what comes before the
 first of them, and the last that fits is cut.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from alignjax import types
+from alignjax.data import encoding
 from alignjax.data import fitting
 from alignjax.data import formats
 
+Tokenizer = encoding.Tokenizer
 Turns = Literal['last', 'all']  # The assistant's turns that bear loss.
-
-
-class Tokenizer(Protocol):
-  """What this floor needs to know of a tokenizer."""
-
-  bos_id: int | None
-  eos_id: int
-  pad_id: int
-
-  def encode(self, text: str) -> list[int]:
-    """The ids of bare text, no special token added."""
-
-  def prompt_tokens(
-      self,
-      prompt: str | Sequence[Mapping[str, str]],
-      *,
-      plain: bool = False,
-  ) -> list[int]:
-    """The ids up to where the response starts, BOS at most once."""
-
-  def response_tokens(self, response: str) -> list[int]:
-    """The ids of a response, ending in EOS exactly once."""
-
-  def conversation_tokens(
-      self,
-      messages: Sequence[Mapping[str, str]],
-      *,
-      add_generation_prompt: bool = False,
-  ) -> tuple[list[int], list[bool]]:
-    """The ids of a chat, and whether the assistant wrote them."""
 
 
 class TokenizedResponse(NamedTuple):
@@ -121,11 +93,9 @@ def tokenize_demonstration(
   Raises:
     InputError: The prompt has more than `max_length - 1` tokens.
   """
-  prompt = _prompt(demonstration, tokenizer, plain)
+  (_, prompt, (response,)), = _encoded_responses(
+      [demonstration], tokenizer, plain)
   fitting.check_room(demonstration.where, len(prompt), max_length, room=1)
-  response = _response(
-      demonstration.where, demonstration.response, tokenizer
-  )
   return _join(prompt, response, max_length)
 
 
@@ -137,12 +107,9 @@ def tokenize_preference(
     plain: bool = False,
 ) -> TokenizedPair:
   """One prompt and its two responses as ids; see `tokenize_demonstration`."""
-  prompt = _prompt(preference, tokenizer, plain)
+  (_, prompt, (chosen, rejected)), = _encoded_pairs(
+      [preference], tokenizer, plain)
   fitting.check_room(preference.where, len(prompt), max_length, room=1)
-  chosen, rejected = (
-      _response(preference.where, text, tokenizer)
-      for text in (preference.chosen, preference.rejected)
-  )
   return TokenizedPair(
       _join(prompt, chosen, max_length), _join(prompt, rejected, max_length),
       preference.strength,
@@ -158,7 +125,7 @@ def tokenize_prompt(
     plain: bool = False,
 ) -> TokenizedPrompt:
   """One prompt as ids; `max_length` bounds the prompt alone."""
-  tokens = _prompt(prompt, tokenizer, plain)
+  (_, tokens, _), = encoding.encoded([prompt], tokenizer, plain=plain)
   fitting.check_room(prompt.where, len(tokens), max_length, room=0)
   return TokenizedPrompt(np.asarray(tokens, np.int32), prompt_id)
 
@@ -195,9 +162,11 @@ def tokenize_demonstrations(
     raise types.InputError(
         f"turns={turns!r} is not known; use 'last' or 'all'.")
   rows, notes = [], fitting.Notes(max_length, long_prompts)
-  for record in demonstrations:
-    prompt, earlier = _conversation(record, tokenizer, plain, turns)
-    response = _response(record.where, record.response, tokenizer)
+  for record, prompt, (response,) in _encoded_responses(
+      demonstrations, tokenizer, plain):
+    earlier = [False] * len(prompt)
+    if turns == 'all' and not plain:
+      prompt, earlier = _conversation(record, prompt, tokenizer)
     if not any(earlier[1:max_length]):
       prompt = notes.fit(record.where, prompt, len(response), tokenizer.bos_id)
       if prompt is None:
@@ -228,10 +197,8 @@ def tokenize_preferences(
   dropped by the name 'equal once cut'.
   """
   rows, notes = [], fitting.Notes(max_length, long_prompts)
-  for record in preferences:
-    prompt = _prompt(record, tokenizer, plain)
-    chosen = _response(record.where, record.chosen, tokenizer)
-    rejected = _response(record.where, record.rejected, tokenizer)
+  for record, prompt, (chosen, rejected) in _encoded_pairs(
+      preferences, tokenizer, plain):
     longest = max(len(chosen), len(rejected))
     prompt = notes.fit(record.where, prompt, longest, tokenizer.bos_id)
     if prompt is None:
@@ -261,9 +228,8 @@ def tokenize_unpaired(
   are dropped by the name 'equal once cut'.
   """
   rows, wheres, notes = [], [], fitting.Notes(max_length, long_prompts)
-  for record in unpaired:
-    prompt = _prompt(record, tokenizer, plain)
-    response = _response(record.where, record.response, tokenizer)
+  for record, prompt, (response,) in _encoded_responses(
+      unpaired, tokenizer, plain):
     prompt = notes.fit(record.where, prompt, len(response), tokenizer.bos_id)
     if prompt is not None:
       rows.append(TokenizedLabel(
@@ -296,10 +262,9 @@ def tokenize_rankings(
   name 'equal once cut'.
   """
   rows, notes = [], fitting.Notes(max_length, long_prompts)
-  for record in rankings:
-    prompt = _prompt(record, tokenizer, plain)
-    responses = [_response(record.where, text, tokenizer)
-                 for text in record.responses]
+  for record, prompt, responses in encoding.encoded(
+      rankings, tokenizer, plain=plain,
+      responses=lambda record: record.responses):
     longest = max(map(len, responses))
     prompt = notes.fit(record.where, prompt, longest, tokenizer.bos_id)
     if prompt is None:
@@ -325,43 +290,40 @@ def tokenize_prompts(
 ) -> tuple[list[TokenizedPrompt], fitting.Fitted]:
   """Prompts of at most `max_length` tokens, numbered as they were read."""
   rows, notes = [], fitting.Notes(max_length, long_prompts, room=0)
-  for prompt_id, record in enumerate(prompts):
-    tokens = _prompt(record, tokenizer, plain)
+  for prompt_id, (record, tokens, _) in enumerate(
+      encoding.encoded(prompts, tokenizer, plain=plain)):
     tokens = notes.fit(record.where, tokens, 0, tokenizer.bos_id)
     if tokens is not None:
       rows.append(TokenizedPrompt(np.asarray(tokens, np.int32), prompt_id))
   return rows, notes.finish(len(rows))
 
 
-def _prompt(record, tokenizer: Tokenizer, plain: bool) -> list[int]:
-  return list(tokenizer.prompt_tokens(record.prompt, plain=plain))
+def _encoded_responses(records, tokenizer: Tokenizer, plain: bool):
+  """Records of one response, and their ids."""
+  return encoding.encoded(
+      records, tokenizer, plain=plain,
+      responses=lambda record: (record.response,))
+
+
+def _encoded_pairs(records, tokenizer: Tokenizer, plain: bool):
+  """Records of a chosen and a rejected response, and their ids."""
+  return encoding.encoded(
+      records, tokenizer, plain=plain,
+      responses=lambda record: (record.chosen, record.rejected))
 
 
 def _conversation(
-    record: formats.Demonstration, tokenizer: Tokenizer, plain: bool, turns: str
+    record: formats.Demonstration, prompt: list[int], tokenizer: Tokenizer,
 ) -> tuple[list[int], list[bool]]:
   """The ids of a prompt, and which of them are earlier responses."""
-  if turns == 'last' or plain or isinstance(record.prompt, str) or not any(
+  if isinstance(record.prompt, str) or not any(
       message['role'] == 'assistant' for message in record.prompt):
-    prompt = _prompt(record, tokenizer, plain)
     return prompt, [False] * len(prompt)
   try:
     return tokenizer.conversation_tokens(
         record.prompt, add_generation_prompt=True)
   except types.InputError as error:
     raise types.InputError(f'{record.where}: {error}') from error
-
-
-def _response(where: str, text: str, tokenizer: Tokenizer) -> list[int]:
-  tokens = list(tokenizer.response_tokens(text))
-  if tokenizer.eos_id in tokens[:-1]:
-    at = tokens.index(tokenizer.eos_id)
-    raise types.InputError(
-        f"{where}: the response holds the tokenizer's end-of-sequence token at"
-        f' its token {at} of {len(tokens)}; a response ends once; take that'
-        ' token out of the text.'
-    )
-  return tokens
 
 
 def _join(

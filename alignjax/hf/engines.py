@@ -13,7 +13,7 @@ nothing keep what is text and what is control apart:
 The engine takes C for a control token and no longer knows any other.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 import functools
 import json
 import re
@@ -43,6 +43,11 @@ class Hidden(NamedTuple):
 
 def any_of(texts: Iterable[str]) -> re.Pattern:
   """Matches the longest of the texts; nothing, if there are none."""
+  return _any_of(tuple(texts))
+
+
+@functools.lru_cache(maxsize=64)
+def _any_of(texts: tuple[str, ...]) -> re.Pattern:
   longest_first = sorted(texts, key=len, reverse=True)
   return re.compile('|'.join(map(re.escape, longest_first)) or '(?!)')
 
@@ -63,6 +68,19 @@ def literal_engine(tokenizer_json: str) -> tokenizers.Tokenizer:
   made = tokenizers.Tokenizer.from_str(made.to_str())
   made.encode_special_tokens = True
   return made
+
+
+def encode_all(
+    made: tokenizers.Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+  """The ids of each text, no special token added.
+
+  The engine's own threads share the texts and hold no lock of Python's, so that
+  another thread may write the next ones meanwhile.
+  """
+  if not all(isinstance(text, str) for text in texts):
+    raise TypeError  # The engine would take a tuple for two texts.
+  found = made.encode_batch_fast(list(texts), add_special_tokens=False)
+  return [each.ids for each in found]
 
 
 def hide(

@@ -100,10 +100,7 @@ class Tokenizer:
 
   def encode(self, text: str) -> list[int]:
     """The ids of `text` as text: no special token is added or recognised."""
-    with _naming(text):
-      ids = engines.literal_engine(self._json).encode(
-          text, add_special_tokens=False).ids
-    return [i for i in ids if i not in self._control_ids]
+    return self._encode_all([text])[0]
 
   def decode(self, ids: Sequence[int]) -> str:
     """The text of `ids`, special tokens left out."""
@@ -145,15 +142,27 @@ class Tokenizer:
     Returns:
       At most one BOS, and no EOS but the template's own.
     """
+    return self.all_prompt_tokens([prompt], plain=plain)[0]
+
+  def all_prompt_tokens(
+      self, prompts: Sequence[Prompt], *, plain: bool = False
+  ) -> list[list[int]]:
+    """`prompt_tokens` of each, encoded at once; see `engines.encode_all`."""
     if self.chat_template is None or plain:
-      text = prompt if isinstance(prompt, str) else chat.transcript(prompt)
       bos = [self.bos_id] if self.add_bos else []
-      return bos + self.encode(text)
-    if isinstance(prompt, str):
-      prompt = [{'role': 'user', 'content': prompt}]
-    hidden = engines.hide(chat.check_messages(prompt), self._specials)
-    text = self._render(hidden.messages, True).text
-    return self._encode_chat(text, hidden.first).ids
+      return [bos + ids for ids in self._encode_all(
+          [prompt if isinstance(prompt, str) else chat.transcript(prompt)
+           for prompt in prompts])]
+    chats = [self._hide([{'role': 'user', 'content': prompt}]
+                        if isinstance(prompt, str) else prompt)
+             for prompt in prompts]
+    texts = [self._render(hidden.messages, True).text for hidden in chats]
+    usual = iter(_encode_all(engines.engine(self._json), [
+        text for text, hidden in zip(texts, chats, strict=True)
+        if hidden.first is None]))
+    return [next(usual) if hidden.first is None
+            else self._encode_chat(text, hidden.first).ids
+            for text, hidden in zip(texts, chats, strict=True)]
 
   def conversation_tokens(
       self, messages: Sequence[chat.Message], *,
@@ -182,7 +191,7 @@ class Tokenizer:
       InputError: if there is no template, or it neither marks an assistant's
         turn nor writes it as the model would, with a token to end it.
     """
-    hidden = engines.hide(chat.check_messages(messages), self._specials)
+    hidden = self._hide(messages)
     rendered = self._render(hidden.messages, add_generation_prompt)
     spans = rendered.spans
     if not chat.compile_template(self.chat_template).marks_generation:
@@ -194,10 +203,19 @@ class Tokenizer:
 
   def response_tokens(self, response: str) -> list[int]:
     """The ids of a response and one EOS, also if its text ends in EOS's."""
+    return self.all_response_tokens([response])[0]
+
+  def all_response_tokens(self, responses: Sequence[str]) -> list[list[int]]:
+    """`response_tokens` of each, encoded at once."""
     eos = self._text(self.eos_id)
-    while isinstance(response, str) and response.endswith(eos):
-      response = response.removesuffix(eos)
-    return self.encode(response) + [self.eos_id]
+
+    def bare(text: str) -> str:
+      while isinstance(text, str) and text.endswith(eos):
+        text = text.removesuffix(eos)
+      return text
+
+    return [ids + [self.eos_id]
+            for ids in self._encode_all([*map(bare, responses)])]
 
   def save(self, folder: str | os.PathLike) -> None:
     """Writes the tokenizer's files into `folder`, each one whole or not.
@@ -262,6 +280,16 @@ class Tokenizer:
     unknown = engines.unknown_id(self._json)
     return frozenset(self._specials.values()) - ({unknown} - {self.eos_id})
 
+  def _encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+    """Each as text: no special token is added or recognised."""
+    never = self._control_ids
+    return [ids if never.isdisjoint(ids) else [i for i in ids if i not in never]
+            for ids in _encode_all(engines.literal_engine(self._json), texts)]
+
+  def _hide(self, messages: Sequence[chat.Message]) -> engines.Hidden:
+    """Checked messages without control tokens."""
+    return engines.hide(chat.check_messages(messages), self._specials)
+
   def _render(
       self, messages: list[dict[str, str]], add_generation_prompt: bool
   ) -> chat.Rendered:
@@ -281,6 +309,18 @@ class Tokenizer:
     with _naming(text):
       return engines.encode_chat(
           self._json, text, self._specials, self._control_ids, first)
+
+
+def _encode_all(made, texts: Sequence[str]) -> list[list[int]]:
+  """The ids of each; an InputError names the text that has none."""
+  try:
+    return engines.encode_all(made, texts)
+  except Exception:  # As an engine has it; it does not say of which text.
+    found = []
+    for text in texts:
+      with _naming(text):
+        found += engines.encode_all(made, [text])
+    return found
 
 
 @contextlib.contextmanager

@@ -375,3 +375,23 @@ def test_real_tokenizer_spells_out_its_control_tokens(real_model):
   assert tokenizer.eos_id in tokenizer.prompt_tokens('hi')
   assert tokenizer.eos_id not in tokenizer.encode(text)
   assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@pytest.mark.parametrize('plain', [False, True])
+def test_many_prompts_and_responses_are_each_as_if_alone(plain):
+  prompts = ['hi', [{'role': 'user', 'content': 'hi </s> you'}], '</s>', '',
+             [{'role': 'user', 'content': 'you'}]]
+  for tokenizer in (BYTE, WORD):
+    assert tokenizer.all_prompt_tokens(prompts, plain=plain) == [
+        tokenizer.prompt_tokens(prompt, plain=plain) for prompt in prompts]
+    texts = ['hi', 'hi </s>', '', 'you </s> hi']
+    assert tokenizer.all_response_tokens(texts) == [
+        tokenizer.response_tokens(text) for text in texts]
+    assert tokenizer.all_response_tokens([]) == []
+
+
+@pytest.mark.parametrize('bad', ['\ud800', ('hi', 'you'), b'hi'])
+def test_the_bad_text_of_many_is_named(bad):
+  with pytest.raises(InputError, match='cannot tokenize') as caught:
+    BYTE.all_response_tokens(['hi', bad, 'you'])
+  assert f'cannot tokenize {bad!r}' in str(caught.value)

@@ -62,11 +62,13 @@ class Config:
   num_epochs: int = 4  # PPO's, over each rollout.
   # PPO's and GRPO's responses to a prompt, side by side; 1 and 8 if left out.
   num_samples: int | None = None
-  # PPO's prompts as they come, of every length that leaves a response room: the
-  # peer pads a batch to its longest, ours packs rows. Else all are that long.
-  any_length: bool = False
-  # Parts that the peer takes PPO's minibatch in, where its memory asks for it.
-  peer_microbatches: int = 1
+  # PPO's prompts as they come, of every length that leaves a response room, as
+  # where this is left out: the peer pads a batch to its longest, ours packs
+  # rows. Else all are of the longest length.
+  any_length: bool | None = None
+  # Parts that the peer takes PPO's minibatch in, since whole it may not fit
+  # into memory beside ours; 0: of two rows each.
+  peer_microbatches: int = 0
   mesh: str = 'data:-1'  # Ours: devices by axis.
   # Ours: what the model reads of a batch; see the scripts' flag.
   layout: Literal['padded', 'packed', 'branched'] = 'branched'
@@ -122,15 +124,15 @@ def prepare(cfg: Config, folder: pathlib.Path) -> str:
   if cfg.batch_size % samples:
     raise InputError(f'batch_size={cfg.batch_size} does not hold whole groups '
                      f'of {samples}; use a multiple of {samples}')
-  if cfg.peer_microbatches < 1 or cfg.batch_size % cfg.peer_microbatches:
-    raise InputError(f'peer_microbatches={cfg.peer_microbatches} does not '
-                     f'divide batch_size={cfg.batch_size}')
+  if cfg.peer_microbatches < 0 or cfg.batch_size % _parts(cfg):
+    raise InputError(f'peer_microbatches={_parts(cfg)} does not divide '
+                     f'batch_size={cfg.batch_size}')
   needed = cfg.batch_size // samples * (cfg.turns + cfg.warmup)
   width = cfg.max_length - cfg.max_new_tokens
   rows, _ = data.tokenize_preferences(
       records, tokenizer, long_prompts='drop',
       max_length=4 * width if cfg.task in _ONLINE else cfg.max_length)
-  if cfg.any_length:
+  if _is_any_length(cfg):
     rows = [row for row in rows if row.chosen.prompt_length <= width]
   elif cfg.task in _ONLINE:  # No prompt is padded.
     rows = [row for row in rows if row.chosen.prompt_length >= width]
@@ -156,8 +158,8 @@ def prepare(cfg: Config, folder: pathlib.Path) -> str:
               'mesh': cfg.mesh, 'layout': cfg.layout,
               'max_new_tokens': cfg.max_new_tokens,
               'num_epochs': cfg.num_epochs, 'num_samples': samples,
-              'peer_microbatches': cfg.peer_microbatches,
-              'any_length': cfg.any_length,
+              'peer_microbatches': _parts(cfg),
+              'any_length': _is_any_length(cfg),
               'learning_rate': cfg.learning_rate, 'beta': cfg.beta,
               'threads': len(os.sched_getaffinity(0)),
               'reward_model': str(folder / 'reward_model')}
@@ -177,6 +179,16 @@ def _samples(cfg: Config) -> int:
   if cfg.task not in _ONLINE:
     return 1
   return cfg.num_samples or {'ppo': 1, 'grpo': 8}[cfg.task]
+
+
+def _parts(cfg: Config) -> int:
+  """What the peer takes a minibatch of PPO in."""
+  return cfg.peer_microbatches or max(1, cfg.batch_size // 2)
+
+
+def _is_any_length(cfg: Config) -> bool:
+  """Whether prompts are as they come."""
+  return cfg.task == 'ppo' and cfg.any_length is not False
 
 
 def environment(peer: str, cache: pathlib.Path) -> str:
@@ -266,8 +278,8 @@ def compare(cfg: Config, ours: Worker, theirs: Worker) -> dict:
                           theirs.first['prepare_seconds']],
       'batch_size': cfg.batch_size, 'max_length': cfg.max_length,
       'num_samples': _samples(cfg), 'mesh': cfg.mesh, 'layout': cfg.layout,
-      'peer_microbatches': cfg.peer_microbatches,
-      'any_length': cfg.any_length, 'model': cfg.model,
+      'peer_microbatches': _parts(cfg),
+      'any_length': _is_any_length(cfg), 'model': cfg.model,
       'python': platform.python_version(),
       'jax': importlib.metadata.version('jax'),
       'peer_is': PEERS[peer_of(cfg)],

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import pathlib
 import sys
 
 import pytest
@@ -81,6 +82,26 @@ def test_what_a_comparison_cannot_use_is_refused(flags, tmp_path):
   with pytest.raises(InputError, match=r'batch_size=8 does not hold .* of 3'):
     versus.prepare(
         versus.Config(task='ppo', num_samples=3, **flags), tmp_path)
+  with pytest.raises(InputError, match='peer_microbatches=3 does not divide'):
+    versus.prepare(
+        versus.Config(task='ppo', peer_microbatches=3, **flags), tmp_path)
+
+
+@pytest.mark.parametrize('any_length, max_length, max_new_tokens', [
+    (None, 40, 3), (True, 40, 3), (False, 15, 8)])
+def test_ppo_s_prompts_are_as_they_come_unless_one_asks(
+    any_length, max_length, max_new_tokens, flags, tmp_path):
+  settings = json.loads(pathlib.Path(versus.prepare(versus.Config(
+      task='ppo', any_length=any_length, turns=1, **flags | dict(
+          max_length=max_length, max_new_tokens=max_new_tokens, batch_size=2)),
+                                                    tmp_path)).read_text())
+  rows = map(json.loads, pathlib.Path(
+      settings['rows']).read_text().splitlines())
+  lengths = {min(len(row['prompt']), max_length - max_new_tokens)
+             for row in rows}
+  assert (len(lengths) == 1) == (any_length is False)
+  assert settings['any_length'] is (any_length is not False)
+  assert settings['peer_microbatches'] == 1  # Of two rows.
 
 
 @pytest.mark.parity

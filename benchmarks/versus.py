@@ -62,10 +62,9 @@ class Config:
   num_epochs: int = 4  # PPO's, over each rollout.
   # PPO's and GRPO's responses to a prompt, side by side; 1 and 8 if left out.
   num_samples: int | None = None
-  # PPO's prompts as they come, of every length that leaves a response room, as
-  # where this is left out: the peer pads a batch to its longest, ours packs
-  # rows. Else all are of the longest length.
-  any_length: bool | None = None
+  # PPO's prompts as they come, of every length that leaves a response room: the
+  # peer pads a batch to its longest, ours packs rows. Else all are that long.
+  any_length: bool = True
   # Parts that the peer takes PPO's minibatch in, since whole it may not fit
   # into memory beside ours; 0: of two rows each.
   peer_microbatches: int = 0
@@ -118,9 +117,6 @@ def prepare(cfg: Config, folder: pathlib.Path) -> str:
   records, _ = data.preferences(cfg.data)
   tokenizer = hf.load_tokenizer(cfg.model)
   samples = _samples(cfg)
-  if cfg.any_length and cfg.task != 'ppo':
-    raise InputError(f'any_length=True is of task=ppo, not of {cfg.task}; '
-                     'leave it out')
   if cfg.batch_size % samples:
     raise InputError(f'batch_size={cfg.batch_size} does not hold whole groups '
                      f'of {samples}; use a multiple of {samples}')
@@ -188,7 +184,7 @@ def _parts(cfg: Config) -> int:
 
 def _is_any_length(cfg: Config) -> bool:
   """Whether prompts are as they come."""
-  return cfg.task == 'ppo' and cfg.any_length is not False
+  return cfg.task == 'ppo' and cfg.any_length
 
 
 def environment(peer: str, cache: pathlib.Path) -> str:

@@ -77,8 +77,6 @@ def test_what_a_comparison_cannot_use_is_refused(flags, tmp_path):
     versus.main(versus.Config(warmup=1, **flags))
   with pytest.raises(InputError, match='task=kto: of tunix there are sft'):
     versus.main(versus.Config(peer='tunix', task='kto', **flags))
-  with pytest.raises(InputError, match='any_length=True is of task=ppo'):
-    versus.prepare(versus.Config(any_length=True, **flags), tmp_path)
   with pytest.raises(InputError, match=r'batch_size=8 does not hold .* of 3'):
     versus.prepare(
         versus.Config(task='ppo', num_samples=3, **flags), tmp_path)
@@ -88,7 +86,7 @@ def test_what_a_comparison_cannot_use_is_refused(flags, tmp_path):
 
 
 @pytest.mark.parametrize('any_length, max_length, max_new_tokens', [
-    (None, 40, 3), (True, 40, 3), (False, 15, 8)])
+    (True, 40, 3), (False, 15, 8)])
 def test_ppo_s_prompts_are_as_they_come_unless_one_asks(
     any_length, max_length, max_new_tokens, flags, tmp_path):
   settings = json.loads(pathlib.Path(versus.prepare(versus.Config(
@@ -99,8 +97,8 @@ def test_ppo_s_prompts_are_as_they_come_unless_one_asks(
       settings['rows']).read_text().splitlines())
   lengths = {min(len(row['prompt']), max_length - max_new_tokens)
              for row in rows}
-  assert (len(lengths) == 1) == (any_length is False)
-  assert settings['any_length'] is (any_length is not False)
+  assert (len(lengths) > 1) == any_length
+  assert settings['any_length'] is any_length
   assert settings['peer_microbatches'] == 1  # Of two rows.
 
 

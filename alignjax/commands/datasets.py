@@ -78,6 +78,12 @@ class _Remembering:
     keys = [('response', response) for response in responses]
     return self._get(keys, responses, self._tokenizer.all_response_tokens)
 
+  def prompt_tokens(self, prompt, *, plain=False) -> list[int]:
+    return self.all_prompt_tokens([prompt], plain=plain)[0]
+
+  def response_tokens(self, response) -> list[int]:
+    return self.all_response_tokens([response])[0]
+
   def conversation_tokens(self, messages, *, add_generation_prompt=False):
     return self._tokenizer.conversation_tokens(
         messages, add_generation_prompt=add_generation_prompt)

@@ -22,8 +22,9 @@ _AHEAD = 2     # Chunks, and threads.
 class Tokenizer(Protocol):
   """What this floor needs to know of a tokenizer.
 
-  One that has `all_prompt_tokens` or `all_response_tokens`, the same of many at
-  once, is asked by those.
+  One that has `all_prompt_tokens` and `all_response_tokens`, the same of many
+  at once, is asked by those, on two threads; else it is asked for one text at a
+  time, in the records' order, by whoever takes the rows.
   """
 
   bos_id: int | None
@@ -72,7 +73,7 @@ def encoded(
 
   Args:
     records: with a `prompt`, and a `where` to call them by.
-    tokenizer: Gives the ids; it is asked on other threads.
+    tokenizer: Gives the ids.
     plain: True leaves the tokenizer's chat template out.
     responses: Those of a record.
 
@@ -80,31 +81,49 @@ def encoded(
     InputError: A text cannot be encoded, or a response holds EOS before its
       end: when all records before that one were yielded.
   """
-  def encode(chunk: Sequence) -> list[Encoded]:
+  def encode(record: Any) -> Encoded:
+    return Encoded(
+        record, list(tokenizer.prompt_tokens(record.prompt, plain=plain)),
+        [list(tokenizer.response_tokens(text)) for text in responses(record)])
+
+  def encode_all(chunk: Sequence) -> list[Encoded]:
     texts = [list(responses(record)) for record in chunk]
-    prompts = _all(tokenizer, 'prompt_tokens', [
-        record.prompt for record in chunk], plain=plain)
-    flat = iter(_all(tokenizer, 'response_tokens', [
-        text for own in texts for text in own]))
+    prompts = tokenizer.all_prompt_tokens(
+        [record.prompt for record in chunk], plain=plain)
+    flat = iter(tokenizer.all_response_tokens(
+        [text for own in texts for text in own]))
     return [
         Encoded(record, prompt, list(itertools.islice(flat, len(own))))
         for record, prompt, own in zip(chunk, prompts, texts, strict=True)]
 
+  is_for_many = all(hasattr(tokenizer, f'all_{name}_tokens')
+                    for name in ('prompt', 'response'))
+  found = (_ahead(encode_all, encode, records) if is_for_many
+           else map(encode, records))
+  for one in found:
+    for tokens in one.responses:
+      _check_ends_once(one.record.where, tokens, tokenizer.eos_id)
+    yield one
+
+
+def _ahead(encode_all: Callable, encode: Callable, records: Iterable
+           ) -> Iterator[Encoded]:
+  """Chunk by chunk, the next ones on threads, up to what cannot be encoded."""
+
+  def taken(chunk: Sequence, future: futures.Future) -> Iterable[Encoded]:
+    try:
+      return future.result()
+    except types.InputError:  # One by one, to get as far as one can.
+      return map(encode, chunk)
+
   with futures.ThreadPoolExecutor(_AHEAD) as pool:
     waiting = collections.deque()
     for chunk in _chunks(records):
-      waiting.append((chunk, pool.submit(encode, chunk)))
+      waiting.append((chunk, pool.submit(encode_all, chunk)))
       if len(waiting) > _AHEAD:
-        yield from _checked(*waiting.popleft(), encode, tokenizer.eos_id)
+        yield from taken(*waiting.popleft())
     while waiting:
-      yield from _checked(*waiting.popleft(), encode, tokenizer.eos_id)
-
-
-def _all(tokenizer, method: str, texts: list, **settings) -> list[list[int]]:
-  """What a method of one text gives for each, by that of many if there is."""
-  if at_once := getattr(tokenizer, f'all_{method}', None):
-    return at_once(texts, **settings)
-  return [list(getattr(tokenizer, method)(text, **settings)) for text in texts]
+      yield from taken(*waiting.popleft())
 
 
 def _chunks(records: Iterable) -> Iterator[list]:
@@ -113,21 +132,7 @@ def _chunks(records: Iterable) -> Iterator[list]:
     yield chunk
 
 
-def _checked(
-    chunk: list, future: futures.Future, encode: Callable, eos_id: int
-) -> Iterator[Encoded]:
-  """A chunk as it was encoded, up to the record that cannot be."""
-  try:
-    found = future.result()
-  except types.InputError:  # Once more, to get as far as one can.
-    found = (encode([record])[0] for record in chunk)
-  for one in found:
-    for tokens in one.responses:
-      check_ends_once(one.record.where, tokens, eos_id)
-    yield one
-
-
-def check_ends_once(where: str, response: Sequence[int], eos_id: int) -> None:
+def _check_ends_once(where: str, response: Sequence[int], eos_id: int) -> None:
   """InputError if there is an EOS before the response's last token."""
   if eos_id in response[:-1]:
     raise types.InputError(

@@ -1,5 +1,7 @@
 """Records are encoded in chunks, ahead, and none of that shows."""
 
+import threading
+
 import pytest
 
 from alignjax import types
@@ -26,7 +28,9 @@ def test_ids_are_those_of_one_text_at_a_time_in_the_records_order(tokenizer):
                          tokenizer.response_tokens(record.prompt)]
 
 
-def test_many_at_once_are_asked_where_a_tokenizer_can(tokenizer):
+@pytest.fixture
+def batched(tokenizer):
+  """The tokenizer, with what encodes many at once; `sizes` of the calls."""
   class Batched(type(tokenizer)):
     sizes = []
 
@@ -37,17 +41,38 @@ def test_many_at_once_are_asked_where_a_tokenizer_can(tokenizer):
     def all_response_tokens(self, responses):
       return [self.response_tokens(r) for r in responses]
 
-  one, many = (tokenize.tokenize_demonstrations(
-      demonstrations(), each, max_length=30)[0]
-               for each in (tokenizer, Batched()))
-  assert [row.tokens.tolist() for row in one] == [
-      row.tokens.tolist() for row in many]
-  assert sorted(Batched.sizes) == [45, encoding._CHUNK, encoding._CHUNK]
+  made = Batched()
+  made.encode('a b bad')  # It numbers words as it meets them.
+  return made
 
 
+def test_many_at_once_are_asked_where_a_tokenizer_can(batched):
+  one = [batched.prompt_tokens(r.prompt) + batched.response_tokens(r.response)
+         for r in demonstrations()]
+  many, _ = tokenize.tokenize_demonstrations(
+      demonstrations(), batched, max_length=30)
+  assert [row.tokens.tolist() for row in many] == one
+  assert sorted(batched.sizes) == [45, encoding._CHUNK, encoding._CHUNK]
+
+
+def test_a_tokenizer_of_one_text_is_asked_by_whoever_takes_the_rows(tokenizer):
+  asked = []
+
+  class Watched(type(tokenizer)):
+    def prompt_tokens(self, prompt, *, plain=False):
+      asked.append(threading.get_ident())
+      return super().prompt_tokens(prompt, plain=plain)
+
+  rows = encoding.encoded(demonstrations(), Watched())
+  next(rows)
+  assert asked == [threading.get_ident()]  # And for no record but the first.
+
+
+@pytest.mark.parametrize('is_for_many', [False, True])
 @pytest.mark.parametrize('at', [0, 3, encoding._CHUNK, COUNT - 1])
-def test_all_before_a_text_that_has_no_ids_are_there(tokenizer, at):
-  class Picky(type(tokenizer)):
+def test_all_before_a_text_that_has_no_ids_are_there(
+    tokenizer, batched, at, is_for_many):
+  class Picky(type(batched if is_for_many else tokenizer)):
     def response_tokens(self, response):
       if response == 'bad':
         raise types.InputError("cannot tokenize 'bad'")
